@@ -1,0 +1,91 @@
+"""fitdoctor: what is wrong with this training run, how sure are we, what to change.
+
+>>> import fitdoctor
+>>> for run in fitdoctor.open_runs("logs"):                       # doctest: +SKIP
+...     report = fitdoctor.diagnose(run)
+...     print(report.verdict, report.diagnoses[0].root.message)
+
+Names are loaded when they are first used, so ``import fitdoctor`` costs almost nothing and never
+imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fitdoctor.config import Config
+    from fitdoctor.diagnose import diagnose
+    from fitdoctor.errors import FitdoctorError
+    from fitdoctor.finding import Change, Confidence, Evidence, Finding, Remedy, Severity
+    from fitdoctor.readers import open_runs
+    from fitdoctor.report import Diagnosis, Outcome, Report
+    from fitdoctor.rule import CannotJudge, Rule, rule
+    from fitdoctor.run import Run, Series, Span
+    from fitdoctor.signals import Quantity, Signal
+
+_HOME = {
+    "Config": "config",
+    "diagnose": "diagnose",
+    "FitdoctorError": "errors",
+    "Change": "finding",
+    "Confidence": "finding",
+    "Evidence": "finding",
+    "Finding": "finding",
+    "Remedy": "finding",
+    "Severity": "finding",
+    "open_runs": "readers",
+    "Diagnosis": "report",
+    "Outcome": "report",
+    "Report": "report",
+    "CannotJudge": "rule",
+    "Rule": "rule",
+    "rule": "rule",
+    "Run": "run",
+    "Series": "run",
+    "Span": "run",
+    "Quantity": "signals",
+    "Signal": "signals",
+}
+
+__all__ = [
+    "CannotJudge",
+    "Change",
+    "Confidence",
+    "Config",
+    "Diagnosis",
+    "Evidence",
+    "Finding",
+    "FitdoctorError",
+    "Outcome",
+    "Quantity",
+    "Remedy",
+    "Report",
+    "Rule",
+    "Run",
+    "Series",
+    "Severity",
+    "Signal",
+    "Span",
+    "__version__",
+    "diagnose",
+    "open_runs",
+    "rule",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'fitdoctor' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"fitdoctor.{home}"), name)
+    globals()[name] = value  # a submodule of the same name must not shadow the function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,132 @@
+"""`diagnose(run) -> Report`: the only caller of rules, for logs and for live runs alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+import fitdoctor
+from fitdoctor import catalogue
+from fitdoctor.config import Config
+from fitdoctor.errors import ConfigError
+from fitdoctor.finding import Evidence
+from fitdoctor.report import Outcome, Report
+from fitdoctor.rule import CannotJudge, Rule
+from fitdoctor.run import Run
+from fitdoctor.schedules import recognise
+from fitdoctor.signals import GRAD_NORM, LOSS, LR, METRICS
+from fitdoctor.triage import triage
+
+
+def diagnose(run: Run, *, rules: Sequence[Rule] | None = None, config: Config | None = None) -> Report:
+    """Judge a run by the rules.
+
+    Args:
+        run: what the run logged.
+        rules: the rules to apply; all of the catalogue when left out.
+        config: what to select, ignore and override.
+
+    Returns:
+        The report. A rule that raises is reported as crashed; it never stops the others.
+
+    Raises:
+        ConfigError: if the config names a rule or an option that does not exist.
+    """
+    config = config or Config()
+    known = tuple(rules) if rules is not None else catalogue.rules()
+    chosen, ignored = choose(known, config)
+    options = checked_options(known, config.options)
+    if config.facts:
+        run = run.with_facts(**config.facts)
+    with np.errstate(all="ignore"):
+        outcomes = tuple(_apply(rule, run, options.get(rule.name, {})) for rule in chosen)
+        facts = dict(run.facts)
+        rate = run.get(LR) or next(iter(run.layers(LR).values()), None)
+        if rate is not None and (schedule := recognise(rate)) is not None:
+            facts["schedule"] = str(schedule)
+    findings = [f for o in outcomes for f in o.findings]
+    return Report(
+        run=run.name,
+        path=run.path,
+        source=run.source,
+        steps=run.steps,
+        outcomes=outcomes,
+        diagnoses=tuple(triage(findings, {r.name: r.explains for r in known}, run.steps)),
+        facts=facts,
+        notes=run.notes,
+        curves=_curves(run),
+        unmapped=run.unmapped,
+        fitdoctor=fitdoctor.__version__,
+        ignored=ignored,
+    )
+
+
+def choose(known: Sequence[Rule], config: Config) -> tuple[list[Rule], dict[str, str]]:
+    """The rules to run, and the ignored ones with their reasons.
+
+    Raises:
+        ConfigError: if a name fits no rule and no family.
+    """
+
+    def matching(name: str) -> list[Rule]:
+        wanted = name.lower()
+        found = [r for r in known if wanted in (r.name, r.code.lower(), r.family, r.code[:3].lower())]
+        if not found:
+            catalogue.find(name)  # raises, and names the nearest
+            raise ConfigError(f"rule {name!r} is not among the rules of this diagnosis")
+        return found
+
+    chosen = {r.name for name in config.select for r in matching(name)} or {r.name for r in known}
+    reasons = {r.name: why for name, why in config.ignore.items() for r in matching(name)}
+    return [r for r in known if r.name in chosen and r.name not in reasons], reasons
+
+
+def checked_options(
+    known: Sequence[Rule], options: Mapping[str, Mapping[str, object]]
+) -> dict[str, dict[str, Any]]:
+    """Options by rule name, checked against what the rules take.
+
+    Raises:
+        ConfigError: if a rule or an option is unknown, or a value has the wrong type.
+    """
+    by_name = {key: r for r in known for key in (r.name, r.code)}
+    checked: dict[str, dict[str, Any]] = {}
+    for name, values in options.items():
+        rule = by_name.get(name) or catalogue.find(name)
+        for option, value in values.items():
+            if option not in rule.options:
+                raise ConfigError(
+                    f"rule {rule.name} has no option {option!r}; it takes {', '.join(rule.options) or 'none'}"
+                )
+            default = rule.options[option]
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            fits = number if isinstance(default, (int, float)) and not isinstance(default, bool) else isinstance(value, type(default))
+            if not fits:
+                raise ConfigError(
+                    f"option {option} of rule {rule.name}: expected {type(default).__name__}, got {value!r}"
+                )
+        checked[rule.name] = dict(values)
+    return checked
+
+
+def _apply(rule: Rule, run: Run, options: Mapping[str, Any]) -> Outcome:
+    def outcome(status: Any, **more: Any) -> Outcome:
+        return Outcome(rule.code, rule.name, status, vital=rule.vital, **more)
+
+    if missing := rule.missing(run):
+        return outcome("skipped", why=missing)
+    try:
+        findings = tuple(replace(f, rule=rule.name) for f in rule(run, **options))
+    except CannotJudge as reason:
+        return outcome("skipped", why=str(reason))
+    except Exception as error:
+        return outcome("crashed", why=f"{type(error).__name__}: {error}")
+    return outcome("found", findings=findings) if findings else outcome("clean")
+
+
+def _curves(run: Run) -> tuple[Evidence, ...]:
+    wanted = [s for s in run.series if not s.signal.layer and s.signal.quantity in (LOSS, *METRICS, LR, GRAD_NORM)]
+    return tuple(Evidence.of(s, "") for s in wanted if len(s))

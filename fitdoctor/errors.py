@@ -1,0 +1,37 @@
+"""Every exception that fitdoctor raises on purpose.
+
+    FitdoctorError
+    ├── ConfigError            an option, a rule name or a config file is wrong
+    ├── ReadError              a log could not be read
+    │   └── NoLogsFound        nothing below the path looks like a training log
+    ├── RuleError              a rule file breaks the contract of `fitdoctor.rule`
+    └── ReportFormatError      a saved report is of a format this version does not read
+
+Each message says what was expected, what was got, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class FitdoctorError(Exception):
+    """Base of all errors that fitdoctor raises on purpose."""
+
+
+class ConfigError(FitdoctorError):
+    """An option, a rule name or a configuration file is wrong."""
+
+
+class ReadError(FitdoctorError):
+    """A log could not be read. The message names the file and the place in it."""
+
+
+class NoLogsFound(ReadError):
+    """Nothing below the given path looks like a training log."""
+
+
+class RuleError(FitdoctorError):
+    """A rule breaks the contract of `fitdoctor.rule` (code, name, docstring or options)."""
+
+
+class ReportFormatError(FitdoctorError):
+    """A saved report is of a format version that this fitdoctor does not read."""

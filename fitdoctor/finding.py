@@ -1,0 +1,139 @@
+"""What a rule says: a `Finding` with its evidence and its remedies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from fitdoctor.run import Series, Span, thin
+from fitdoctor.signals import Signal
+
+
+class Severity(StrEnum):
+    """How bad it is. Independent of how sure we are (`Confidence`)."""
+
+    ERROR = "error"  # the outcome is measurably bad and the mechanism is measured
+    WARNING = "warning"  # harm is likely, or its mechanism is not fully measured
+    NOTE = "note"  # worth knowing; nothing has to be done
+
+    @property
+    def rank(self) -> int:
+        """0 for note, 1 for warning, 2 for error."""
+        return ("note", "warning", "error").index(self.value)
+
+
+class Confidence(StrEnum):
+    """How sure we are that the finding names what happened."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+    @property
+    def rank(self) -> int:
+        """0 for low, 1 for medium, 2 for high."""
+        return ("low", "medium", "high").index(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A measured fact that a finding rests on, drawable without the log.
+
+    Attributes:
+        signal: what was measured.
+        span: the steps it was measured over.
+        observed: what was seen, in words with numbers: ``"2.31 at step 900"``.
+        expected: what a sound run would have shown: ``"below 1.90, its best (step 400)"``.
+        points: at most 200 (step, value) pairs of the signal.
+        marks: (step, label) pairs worth marking in a plot, such as the onset.
+    """
+
+    signal: Signal
+    span: Span
+    observed: str
+    expected: str = ""
+    points: tuple[tuple[int, float], ...] = ()
+    marks: tuple[tuple[int, str], ...] = ()
+
+    @classmethod
+    def of(
+        cls, series: Series, observed: str, expected: str = "", marks: tuple[tuple[int, str], ...] = ()
+    ) -> Evidence:
+        """Evidence drawn from a series, thinned to what a plot can show."""
+        return cls(series.signal, series.span, observed, expected, thin(series), marks)
+
+
+Operation = Literal["set", "multiply", "add", "enable", "disable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A remedy that a program can apply.
+
+    Attributes:
+        knob: what to turn: ``learning_rate``, ``warmup_steps``, ``clip_norm``, ``epochs`` ...
+        op: "set", "multiply", "add", "enable" or "disable".
+        value: the new value, factor or summand; None for enable and disable.
+    """
+
+    knob: str
+    op: Operation
+    value: float | int | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """One thing to do about a finding.
+
+    Attributes:
+        title: the action, in the imperative.
+        why: why it should help here.
+        change: the same in machine-readable form, where one exists.
+        code: per framework ("pytorch", "lightning", "transformers"), lines ready to paste.
+        unless: when not to do it.
+        confirm: how to see that it worked.
+    """
+
+    title: str
+    why: str = ""
+    change: Change | None = None
+    code: Mapping[str, str] = field(default_factory=dict)
+    unless: str = ""
+    confirm: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "code", dict(self.code))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a rule found in a run.
+
+    Attributes:
+        message: a fact with a number and its unit; lower case, no full stop, at most 100 characters.
+        severity: how bad it is.
+        confidence: how sure we are.
+        span: from the onset to the last step it was seen.
+        evidence: the measurements it rests on, the most telling first.
+        remedies: what to do, the best first.
+        could_be: causes (rule names or plain words) that the log cannot tell apart from this one.
+        settle_with: the probe or extra log that would settle the doubt, with its cost.
+        rule: name of the rule; filled in by `fitdoctor.diagnose`.
+    """
+
+    message: str
+    severity: Severity
+    confidence: Confidence
+    span: Span
+    evidence: tuple[Evidence, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
+    could_be: tuple[str, ...] = ()
+    settle_with: str = ""
+    rule: str = ""
+
+    @property
+    def onset(self) -> int:
+        """The step at which it began."""
+        return self.span.first

@@ -1,0 +1,323 @@
+"""What a diagnosis says: a `Report` on one run, and its JSON form."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fitdoctor.errors import ReportFormatError
+from fitdoctor.finding import Change, Confidence, Evidence, Finding, Remedy, Severity
+from fitdoctor.run import Fact, Note, Span
+from fitdoctor.signals import QUANTITIES, Quantity, Signal
+
+FORMAT_VERSION = 1
+"""Version of the JSON form. 1: first form (0.1.0)."""
+
+OutcomeStatus = Literal["found", "clean", "skipped", "crashed"]
+Verdict = Literal["sick", "healthy", "cannot judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one rule on one run.
+
+    Attributes:
+        code: code of the rule.
+        rule: name of the rule.
+        status: "found", "clean", "skipped" (could not judge) or "crashed" (a bug of ours).
+        findings: what it found.
+        why: why it was skipped, or the error it crashed with.
+        vital: whether a healthy verdict needs this rule.
+    """
+
+    code: str
+    rule: str
+    status: OutcomeStatus
+    findings: tuple[Finding, ...] = ()
+    why: str = ""
+    vital: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One root cause and what it accounts for.
+
+    Attributes:
+        root: the finding that explains the others.
+        explains: findings that the root accounts for, in order of onset.
+        could_be: causes that the log cannot tell apart from the root.
+        settle_with: the probe or extra log that would settle the doubt, or "".
+    """
+
+    root: Finding
+    explains: tuple[Finding, ...] = ()
+    could_be: tuple[str, ...] = ()
+    settle_with: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything fitdoctor has to say about one run.
+
+    Attributes:
+        run: name of the run.
+        path: where it was read from, "" for a live run.
+        source: format of the log.
+        steps: first and last step, or None for an empty run.
+        outcomes: what became of every rule, in the order of their codes.
+        diagnoses: root causes, the most important first; notes come last.
+        facts: what is known beside the curves, the recognised schedule included.
+        notes: what the reader said about the log.
+        curves: the main curves of the run, thinned for drawing.
+        unmapped: tags that could not be mapped to a signal.
+        fitdoctor: version that made the report.
+        ignored: rules that the user switched off, with the reason given.
+    """
+
+    run: str
+    path: str
+    source: str
+    steps: Span | None
+    outcomes: tuple[Outcome, ...]
+    diagnoses: tuple[Diagnosis, ...]
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+    curves: tuple[Evidence, ...] = ()
+    unmapped: tuple[str, ...] = ()
+    fitdoctor: str = ""
+    ignored: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "facts", dict(self.facts))
+        object.__setattr__(self, "ignored", dict(self.ignored))
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings, in the order of the rules."""
+        return tuple(f for o in self.outcomes for f in o.findings)
+
+    @property
+    def worst(self) -> Severity | None:
+        """The worst severity found, or None."""
+        return max((f.severity for f in self.findings), key=lambda s: s.rank, default=None)
+
+    @property
+    def verdict(self) -> Verdict:
+        """"sick" with a warning or an error; "healthy" with neither, if all vital rules could judge."""
+        if self.worst in (Severity.ERROR, Severity.WARNING):
+            return "sick"
+        blind = any(o.vital and o.status in ("skipped", "crashed") for o in self.outcomes)
+        judged = any(o.vital for o in self.outcomes) and not blind
+        return "healthy" if judged else "cannot judge"
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many findings, clean, skipped and crashed rules there are."""
+        status = Counter(o.status for o in self.outcomes)
+        return {
+            "findings": len(self.findings),
+            "clean": status["clean"],
+            "skipped": status["skipped"],
+            "crashed": status["crashed"],
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain Python data; the inverse of `from_dict`."""
+        return _report_to_dict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Report:
+        """A report from plain Python data, as `to_dict` makes it."""
+        return _report_from_dict(data)
+
+
+# --- JSON -------------------------------------------------------------------------------------
+
+
+def to_json(reports: Iterable[Report], *, fitdoctor: str = "", indent: int | None = 2) -> str:
+    """The reports as strict JSON. Non-finite numbers are written as "NaN", "Infinity", "-Infinity"."""
+    document = {
+        "format_version": FORMAT_VERSION,
+        "fitdoctor": fitdoctor,
+        "reports": [r.to_dict() for r in reports],
+    }
+    return json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def from_json(text: str) -> list[Report]:
+    """Reports from JSON made by `to_json`.
+
+    Raises:
+        ReportFormatError: if the text is no such JSON or of a newer format.
+    """
+    try:
+        document = json.loads(text)
+        version = document["format_version"]
+        if version != FORMAT_VERSION:
+            raise ReportFormatError(
+                f"report has format_version {version!r}, this fitdoctor reads {FORMAT_VERSION}; "
+                "make the report again, or install the version that wrote it"
+            )
+        return [Report.from_dict(r) for r in document["reports"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ReportFormatError(
+            f"expected JSON written by fitdoctor (format_version, fitdoctor, reports), got {type(error).__name__}: {error}"
+        ) from error
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return value
+
+
+def _span(span: Span | None) -> list[int] | None:
+    return None if span is None else [span.first, span.last]
+
+
+def _evidence_to_dict(e: Evidence) -> dict[str, Any]:
+    return {
+        "signal": {"quantity": e.signal.quantity.name, "split": e.signal.split, "layer": e.signal.layer},
+        "steps": _span(e.span),
+        "observed": e.observed,
+        "expected": e.expected,
+        "points": [[step, _number(value)] for step, value in e.points],
+        "marks": [[step, label] for step, label in e.marks],
+    }
+
+
+def _remedy_to_dict(r: Remedy) -> dict[str, Any]:
+    change = None if r.change is None else {"knob": r.change.knob, "op": r.change.op, "value": _number(r.change.value)}
+    return {"title": r.title, "why": r.why, "unless": r.unless, "confirm": r.confirm, "change": change, "code": dict(r.code)}
+
+
+def _finding_to_dict(f: Finding) -> dict[str, Any]:
+    return {
+        "rule": f.rule,
+        "message": f.message,
+        "severity": f.severity.value,
+        "confidence": f.confidence.value,
+        "steps": _span(f.span),
+        "evidence": [_evidence_to_dict(e) for e in f.evidence],
+        "remedies": [_remedy_to_dict(r) for r in f.remedies],
+        "could_be": list(f.could_be),
+        "settle_with": f.settle_with or None,
+    }
+
+
+def _report_to_dict(report: Report) -> dict[str, Any]:
+    return {
+        "run": report.run,
+        "path": report.path,
+        "source": report.source,
+        "steps": _span(report.steps),
+        "verdict": report.verdict,
+        "diagnoses": [
+            {
+                "root": d.root.rule,
+                "finding": _finding_to_dict(d.root),
+                "explains": [f.rule for f in d.explains],
+                "explained": [_finding_to_dict(f) for f in d.explains],
+                "confidence": d.root.confidence.value,
+                "severity": d.root.severity.value,
+                "could_be": list(d.could_be),
+                "settle_with": d.settle_with or None,
+            }
+            for d in report.diagnoses
+        ],
+        "outcomes": [
+            {
+                "code": o.code,
+                "rule": o.rule,
+                "status": o.status,
+                "why": o.why,
+                "vital": o.vital,
+                "findings": [_finding_to_dict(f) for f in o.findings],
+            }
+            for o in report.outcomes
+        ],
+        "facts": {key: _number(value) for key, value in report.facts.items()},
+        "notes": [{"kind": n.kind, "text": n.text, "step": n.step, "amount": _number(n.amount)} for n in report.notes],
+        "curves": [_evidence_to_dict(c) for c in report.curves],
+        "unmapped": list(report.unmapped),
+        "ignored": dict(report.ignored),
+        "fitdoctor": report.fitdoctor,
+    }
+
+
+def _float(value: Any) -> float:
+    return float(value)  # float() reads "NaN", "Infinity" and "-Infinity" too
+
+
+def _span_from(value: Any) -> Span:
+    return Span(int(value[0]), int(value[1]))
+
+
+def _signal_from(data: Mapping[str, Any]) -> Signal:
+    name = data["quantity"]
+    quantity = QUANTITIES.get(name) or Quantity(name, "", "unknown to this version")
+    return Signal(quantity, data["split"], data["layer"])
+
+
+def _evidence_from(data: Mapping[str, Any]) -> Evidence:
+    return Evidence(
+        _signal_from(data["signal"]),
+        _span_from(data["steps"]),
+        data["observed"],
+        data["expected"],
+        tuple((int(s), _float(v)) for s, v in data["points"]),
+        tuple((int(s), str(label)) for s, label in data["marks"]),
+    )
+
+
+def _remedy_from(data: Mapping[str, Any]) -> Remedy:
+    change = data["change"] and Change(data["change"]["knob"], data["change"]["op"], data["change"]["value"])
+    return Remedy(data["title"], data["why"], change, data["code"], data["unless"], data["confirm"])
+
+
+def _finding_from(data: Mapping[str, Any]) -> Finding:
+    return Finding(
+        data["message"],
+        Severity(data["severity"]),
+        Confidence(data["confidence"]),
+        _span_from(data["steps"]),
+        tuple(_evidence_from(e) for e in data["evidence"]),
+        tuple(_remedy_from(r) for r in data["remedies"]),
+        tuple(data["could_be"]),
+        data["settle_with"] or "",
+        data["rule"],
+    )
+
+
+def _report_from_dict(data: Mapping[str, Any]) -> Report:
+    return Report(
+        run=data["run"],
+        path=data["path"],
+        source=data["source"],
+        steps=None if data["steps"] is None else _span_from(data["steps"]),
+        outcomes=tuple(
+            Outcome(
+                o["code"], o["rule"], o["status"], tuple(_finding_from(f) for f in o["findings"]), o["why"], o["vital"]
+            )
+            for o in data["outcomes"]
+        ),
+        diagnoses=tuple(
+            Diagnosis(
+                _finding_from(d["finding"]),
+                tuple(_finding_from(f) for f in d["explained"]),
+                tuple(d["could_be"]),
+                d["settle_with"] or "",
+            )
+            for d in data["diagnoses"]
+        ),
+        facts=data["facts"],
+        notes=tuple(Note(n["kind"], n["text"], n["step"], n["amount"]) for n in data["notes"]),
+        curves=tuple(_evidence_from(c) for c in data["curves"]),
+        unmapped=tuple(data["unmapped"]),
+        fitdoctor=data["fitdoctor"],
+        ignored=data["ignored"],
+    )

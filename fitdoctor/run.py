@@ -1,0 +1,249 @@
+"""What a training run logged: `Series` of numbers over steps, collected in a `Run`.
+
+A `Run` is the only thing that rules see. It is immutable; its arrays are read-only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitdoctor.signals import Quantity, Signal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+Per = Literal["step", "epoch", ""]
+Fact = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Training steps from `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
+
+
+def _frozen(values: object, dtype: type) -> NDArray[np.generic]:
+    array = np.atleast_1d(np.asarray(values, dtype=dtype))
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """One signal over time.
+
+    Attributes:
+        signal: what was measured.
+        steps: int64[n], strictly increasing. Their unit is `Run.step_unit`.
+        values: float64[n]; nan and inf are data, not gaps.
+        tag: the name under which it stood in the log.
+        per: "step" when each value belongs to one step or logging window, "epoch" when it
+            sums up an epoch, "" when the log does not say.
+        wall_time: float64[n], seconds since the Unix epoch, or None.
+
+    Raises:
+        ValueError: if the lengths differ or the steps do not increase.
+    """
+
+    signal: Signal
+    steps: IntArray
+    values: FloatArray
+    tag: str = ""
+    per: Per = ""
+    wall_time: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", _frozen(self.steps, np.int64))
+        object.__setattr__(self, "values", _frozen(self.values, np.float64))
+        if self.wall_time is not None:
+            object.__setattr__(self, "wall_time", _frozen(self.wall_time, np.float64))
+            if len(self.wall_time) != len(self.steps):
+                raise ValueError(f"{self.signal}: {len(self.steps)} steps but {len(self.wall_time)} wall times")
+        if len(self.steps) != len(self.values):
+            raise ValueError(f"{self.signal}: {len(self.steps)} steps but {len(self.values)} values")
+        if len(self.steps) > 1 and not bool(np.all(self.steps[1:] > self.steps[:-1])):
+            raise ValueError(f"{self.signal}: steps must increase; the reader keeps the last value of a step")
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __repr__(self) -> str:
+        return f"Series({self.signal}, {len(self)} points, steps {self.span})"
+
+    @property
+    def span(self) -> Span:
+        """First and last step; (0, 0) when empty."""
+        return Span(int(self.steps[0]), int(self.steps[-1])) if len(self) else Span(0, 0)
+
+    @property
+    def finite(self) -> Series:
+        """The points whose value is finite."""
+        keep = np.isfinite(self.values)
+        return self if bool(keep.all()) else self[keep]
+
+    def __getitem__(self, index: slice | NDArray[np.bool_] | IntArray) -> Series:
+        wall = None if self.wall_time is None else self.wall_time[index]
+        return replace(self, steps=self.steps[index], values=self.values[index], wall_time=wall)
+
+    def between(self, first: int, last: int) -> Series:
+        """The points with ``first <= step <= last``."""
+        low, high = np.searchsorted(self.steps, [first, last + 1])
+        return self[int(low) : int(high)]
+
+    def at(self, steps: IntArray) -> FloatArray:
+        """The last value at or before each step, float64[len(steps)]; nan before the first point."""
+        if not len(self):
+            return np.full(len(steps), np.nan)
+        index = np.searchsorted(self.steps, steps, side="right") - 1
+        return np.where(index >= 0, self.values[np.maximum(index, 0)], np.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something a reader had to say about the log itself.
+
+    Attributes:
+        kind: "corrupt", "truncated", "restart", "duplicate-steps", "unmapped", "aligned",
+            "hidden-nonfinite", "ambiguous", "ignored-file" or "other".
+        text: one sentence for a person, with file and place.
+        step: the training step it concerns, where there is one.
+        amount: how much: bytes, points or steps, by kind.
+    """
+
+    kind: str
+    text: str
+    step: int | None = None
+    amount: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """Everything that one training run logged.
+
+    Attributes:
+        name: name of the run, unique below the path that was opened.
+        series: the series, at most one per (signal, per).
+        facts: what is known beside the curves. Keys in use: ``optimizer``, ``learning_rate``,
+            ``batch_size``, ``gradient_accumulation_steps``, ``weight_decay``, ``clip_norm``,
+            ``label_smoothing``, ``loss_function``, ``classes``, ``n_train``, ``n_val``,
+            ``planned_steps``, ``planned_epochs``, ``steps_per_epoch``, ``step_unit``
+            ("step" or "epoch"), ``framework``.
+        finished: True or False when the log says so, None when it does not.
+        path: where it was read from.
+        source: format of the log, such as ``tensorboard``.
+        notes: what the reader had to say about the log.
+        unmapped: tags that could not be mapped to a signal.
+    """
+
+    name: str
+    series: tuple[Series, ...]
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    finished: bool | None = None
+    path: str = ""
+    source: str = ""
+    notes: tuple[Note, ...] = ()
+    unmapped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "series", tuple(self.series))
+        object.__setattr__(self, "facts", dict(self.facts))
+        keys = [(s.signal, s.per) for s in self.series]
+        if len(set(keys)) != len(keys):
+            twice = next(k for k in keys if keys.count(k) > 1)
+            raise ValueError(f"run {self.name!r}: more than one series for {twice[0]} per {twice[1] or 'unknown'}")
+
+    def get(self, quantity: Quantity, split: str = "train", layer: str = "", per: Per = "") -> Series | None:
+        """The series of a signal, or None. Without `per`, the one with the most points."""
+        wanted = Signal(quantity, split, layer)
+        found = [s for s in self.series if s.signal == wanted and len(s) and (not per or s.per == per)]
+        return max(found, key=len) if found else None
+
+    def layers(self, quantity: Quantity, split: str = "train") -> dict[str, Series]:
+        """All series of a quantity that belong to a named layer, part or group, in logged order."""
+        return {
+            s.signal.layer: s
+            for s in self.series
+            if s.signal.quantity == quantity and s.signal.split == split and s.signal.layer and len(s)
+        }
+
+    @property
+    def steps(self) -> Span | None:
+        """First and last step of anything logged, or None for an empty run."""
+        ends = [s.span for s in self.series if len(s)]
+        return Span(min(e.first for e in ends), max(e.last for e in ends)) if ends else None
+
+    @property
+    def step_unit(self) -> str:
+        """What a step counts: "step" or "epoch"."""
+        return str(self.facts.get("step_unit", "step"))
+
+    def until(self, step: int) -> Run:
+        """The run as it stood when `step` had just been logged."""
+        kept = tuple(s[: int(np.searchsorted(s.steps, step, side="right"))] for s in self.series)
+        return replace(self, series=kept, finished=False)
+
+    def with_facts(self, **facts: Fact) -> Run:
+        """The same run with more, or other, facts."""
+        return replace(self, facts={**self.facts, **facts})
+
+    def to_frame(self) -> pd.DataFrame:
+        """All series as one table: index = step, one column per signal (and per cadence where two exist)."""
+        import pandas as pd
+
+        columns: dict[str, pd.Series[float]] = {}
+        for s in self.series:
+            name = str(s.signal)
+            if name in columns:
+                name = f"{name} per {s.per or 'point'}"
+            columns[name] = pd.Series(s.values, index=s.steps)
+        frame = pd.DataFrame(columns)
+        frame.index.name = self.step_unit
+        return frame
+
+
+def thin(series: Series, most: int = 200) -> tuple[tuple[int, float], ...]:
+    """At most `most` points of a series that still draw the same picture.
+
+    Keeps the first, the last, and of each bucket the smallest and the largest value
+    (the min-max decimation that time series viewers use), so no spike and no nan is lost.
+
+    Example:
+        >>> import numpy as np
+        >>> from fitdoctor.signals import LOSS
+        >>> s = Series(Signal(LOSS), np.arange(10_000), np.r_[np.zeros(5_000), 9.0, np.zeros(4_999)])
+        >>> kept = thin(s, 50)
+        >>> len(kept) <= 50, max(v for _, v in kept)
+        (True, 9.0)
+    """
+    n = len(series)
+    if n <= most:
+        index: Sequence[int] | IntArray = np.arange(n)
+    else:
+        buckets = max(1, (most - 2) // 2)
+        edges = np.linspace(0, n, buckets + 1).astype(np.int64)
+        keep = {0, n - 1}
+        for low, high in zip(edges[:-1], edges[1:], strict=True):
+            part = series.values[low:high]
+            bad = ~np.isfinite(part)
+            if bad.any():
+                keep.add(int(low) + int(np.argmax(bad)))
+                if not bad.all():
+                    keep.add(int(low) + int(np.argmax(np.where(bad, -np.inf, part))))
+            else:
+                keep.update((int(low) + int(part.argmin()), int(low) + int(part.argmax())))
+        index = np.array(sorted(keep))
+    return tuple((int(series.steps[i]), float(series.values[i])) for i in index)

@@ -1,0 +1,80 @@
+"""Which finding explains which: findings -> root causes, the most important first.
+
+A root cause is a finding with no other finding that explains it and began no later than it did.
+"Explains" is what the rules declare, taken transitively.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fitdoctor.finding import Finding, Severity
+from fitdoctor.report import Diagnosis
+from fitdoctor.run import Span
+
+ONSET_SLACK = 0.05
+"""How much later than its effect a cause may seem to begin, as a share of the run: onsets are read
+off block medians of at most 60 blocks, so each is known to about two blocks."""
+
+
+def triage(findings: Sequence[Finding], explains: Mapping[str, Sequence[str]], steps: Span | None) -> list[Diagnosis]:
+    """Group findings under their root causes.
+
+    Args:
+        findings: all findings of one run, with `Finding.rule` filled in.
+        explains: rule name -> names of rules whose findings it accounts for.
+        steps: first and last step of the run.
+
+    Returns:
+        One diagnosis per root cause: errors before warnings before notes, then by confidence, then by
+        how much it explains, then by onset.
+    """
+    slack = 0 if steps is None else round(ONSET_SLACK * (steps.last - steps.first))
+    closure = {name: _closure(name, explains) for name in {f.rule for f in findings}}
+
+    def accounts_for(cause: Finding, effect: Finding) -> bool:
+        return (
+            effect.rule in closure[cause.rule]
+            and cause.rule not in closure[effect.rule]
+            and cause.onset <= effect.onset + slack
+            and (cause.severity is not Severity.NOTE or effect.severity is Severity.NOTE)
+        )
+
+    def order(f: Finding) -> tuple[int, int, int, int, str]:
+        effects = sum(accounts_for(f, other) for other in findings)
+        return (-f.severity.rank, -f.confidence.rank, -effects, f.onset, f.rule)
+
+    ranked = sorted(findings, key=order)
+    roots: list[Finding] = []
+    for f in ranked:
+        explained = any(accounts_for(other, f) for other in ranked)
+        if not explained and all(f.rule != root.rule for root in roots):
+            roots.append(f)
+
+    groups: dict[int, list[Finding]] = {i: [] for i in range(len(roots))}
+    for f in ranked:
+        if any(f is root for root in roots):
+            continue
+        owner = next((i for i, root in enumerate(roots) if root.rule == f.rule or accounts_for(root, f)), None)
+        if owner is not None:
+            groups[owner].append(f)
+    return [
+        Diagnosis(
+            root=root,
+            explains=tuple(sorted(groups[i], key=lambda f: (f.onset, f.rule))),
+            could_be=root.could_be,
+            settle_with=root.settle_with,
+        )
+        for i, root in enumerate(roots)
+    ]
+
+
+def _closure(name: str, explains: Mapping[str, Sequence[str]]) -> frozenset[str]:
+    seen: set[str] = set()
+    todo = list(explains.get(name, ()))
+    while todo:
+        effect = todo.pop()
+        if effect not in seen:
+            seen.add(effect)
+            todo.extend(explains.get(effect, ()))
+    return frozenset(seen - {name})
