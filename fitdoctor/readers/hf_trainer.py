@@ -1,0 +1,25 @@
+"""The Hugging Face Trainer's trainer_state.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fitdoctor.readers.raw import RawRun
+
+SOURCE = "hf-trainer"
+
+
+def recognise(path: Path, head: bytes) -> bool:
+    """Whether this file is one that `read` understands."""
+    return False
+
+
+def home(path: Path) -> Path:
+    """The key that groups the files of one `read` call."""
+    return path.parent
+
+
+def read(home: Path, files: Sequence[Path]) -> Iterator[RawRun]:
+    """The runs in these files."""
+    yield from ()
