@@ -1,0 +1,220 @@
+"""How a rule looks at a run: smoothed curves with their noise and range, and the harm gate.
+
+Rules do not look at raw points when they judge a trend. They look at a `Curve`: at most 60 block
+medians of the finite values, with the scales that every effect is measured in:
+
+- `noise`: standard deviation of one plotted point around its neighbours;
+- `swing`: the range that training moved the curve through, from its start to its best.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fitdoctor.rule import CannotJudge
+from fitdoctor.run import FloatArray, IntArray, Run, Series
+from fitdoctor.signals import ACCURACY, ERROR, LOSS, LR, PERPLEXITY, SCORE, TOP5_ACCURACY, Quantity
+from fitdoctor.stats import Trend, block_edges, block_medians, forecast, mad_sigma, noise_scale, smooth, trend
+
+BLOCKS = 60
+LEAST = 8
+"""Fewest evaluations that a trend is judged on: below 8 the Mann-Kendall test cannot reach p < 0.001."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """A signal reduced to what a trend can be judged on. Lower is better, always.
+
+    Attributes:
+        series: the finite points it was made from.
+        steps: int64[k], last step of each block, k <= 60.
+        values: float64[k], block medians; for a quantity where more is better, their negative.
+        smooth: float64[k], running median of `values`.
+        noise: standard deviation of one value around its neighbours.
+        flipped: whether `values` are negated.
+    """
+
+    series: Series
+    steps: IntArray
+    values: FloatArray
+    smooth: FloatArray
+    noise: float
+    flipped: bool
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def start(self) -> float:
+        """The first value: the untrained model when the log begins there."""
+        return float(self.values[0])
+
+    @property
+    def best_index(self) -> int:
+        """Index of the smallest smoothed value."""
+        return int(np.argmin(self.smooth))
+
+    @property
+    def best(self) -> float:
+        """The smallest smoothed value."""
+        return float(self.smooth[self.best_index])
+
+    @property
+    def best_step(self) -> int:
+        """Step of the smallest smoothed value."""
+        return int(self.steps[self.best_index])
+
+    @property
+    def final(self) -> float:
+        """Median of the last tenth, at least 3 values."""
+        return float(np.median(self.values[-max(3, len(self) // 10) :]))
+
+    @property
+    def swing(self) -> float:
+        """Range that training moved it through: from the start, or a higher early value, to the best."""
+        early = self.values[: max(3, len(self) // 10)]
+        return max(float(early.max()), self.start) - self.best
+
+    def shown(self, value: float) -> float:
+        """A value of the curve as it stands in the log (undoes the flip)."""
+        return -value if self.flipped else value
+
+    def tail(self, share: float) -> FloatArray:
+        """The values of the last `share` of the points, at least 3."""
+        return self.values[-max(3, round(share * len(self))) :]
+
+    def tail_trend(self, share: float) -> Trend:
+        """Trend over the last `share` of the points."""
+        return trend(self.tail(share))
+
+    def gain_ahead(self, horizon: float = 0.25) -> float:
+        """Forecast of how much lower it gets with `horizon` more training, in units of the curve."""
+        seen = forecast(self.values, horizon=horizon)
+        return 0.0 if seen is None else seen.gain
+
+
+def make_curve(series: Series, *, least: int = LEAST, blocks: int = BLOCKS) -> Curve:
+    """The curve of a series.
+
+    Raises:
+        CannotJudge: with fewer than `least` finite points.
+    """
+    finite = series.finite
+    if len(finite) < least:
+        raise CannotJudge(f"{len(finite)} finite values of {series.signal}, {least} are needed")
+    flipped = series.signal.quantity.better == "higher"
+    values = block_medians(-finite.values if flipped else finite.values, blocks)
+    edges = block_edges(len(finite), blocks) if len(finite) > blocks else np.arange(len(finite) + 1)
+    return Curve(finite, finite.steps[edges[1:] - 1], values, smooth(values), noise_scale(values), flipped)
+
+
+def find_curve(run: Run, quantity: Quantity = LOSS, split: str = "train", *, least: int = LEAST) -> Curve | None:
+    """The curve of a signal, or None when it is not logged or too short."""
+    series = run.get(quantity, split)
+    try:
+        return None if series is None else make_curve(series, least=least)
+    except CannotJudge:
+        return None
+
+
+def need_curve(run: Run, quantity: Quantity = LOSS, split: str = "train", *, least: int = LEAST) -> Curve:
+    """The curve of a signal.
+
+    Raises:
+        CannotJudge: when it is not logged or has fewer than `least` finite points.
+    """
+    series = run.get(quantity, split)
+    if series is None:
+        raise CannotJudge(f"no {split} {quantity.name} logged")
+    return make_curve(series, least=least)
+
+
+def held_out(run: Run, quantity: Quantity = LOSS) -> str:
+    """The split that generalisation is judged on: "val", or "test" where only that was logged, or ""."""
+    return next((split for split in ("val", "test") if run.get(quantity, split) is not None), "")
+
+
+def metric_curve(run: Run, split: str, *, least: int = LEAST) -> Curve | None:
+    """The first quality metric of a split that is long enough: accuracy, top-5, score, error, perplexity."""
+    for quantity in (ACCURACY, TOP5_ACCURACY, SCORE, ERROR, PERPLEXITY):
+        plain = run.get(quantity, split)
+        for series in [plain] if plain is not None else list(run.layers(quantity, split).values()):
+            try:
+                return make_curve(series, least=least)
+            except CannotJudge:
+                continue
+    return None
+
+
+# --- the learning rate ----------------------------------------------------------------------------
+
+
+def learning_rate(run: Run) -> Series | None:
+    """The learning rate of the whole model, or of its first parameter group."""
+    return run.get(LR) or next(iter(run.layers(LR).values()), None)
+
+
+def rate_left(run: Run, share: float = 0.3) -> float | None:
+    """Median learning rate over the last `share` of the run as a share of its peak; None when not logged."""
+    rate = learning_rate(run)
+    if rate is None:
+        return None
+    values = rate.finite.values
+    peak = float(values.max()) if len(values) else 0.0
+    if peak <= 0:
+        return None
+    span = rate.span
+    late = rate.between(round(span.last - share * (span.last - span.first)), span.last).finite.values
+    return float(np.median(late)) / peak if len(late) else None
+
+
+# --- chance and harm ------------------------------------------------------------------------------
+
+
+def chance_accuracy(run: Run) -> float | None:
+    """Accuracy of guessing: 1 / classes where the number of classes is known, else None."""
+    classes = run.facts.get("classes")
+    if isinstance(classes, (int, float)) and classes >= 2:
+        return 1.0 / float(classes)
+    return None
+
+
+def chance_loss(run: Run) -> float | None:
+    """Cross-entropy of guessing, ln(classes) in nats, where the number of classes is known."""
+    chance = chance_accuracy(run)
+    return None if chance is None else -math.log(chance)
+
+
+def settled_after(curve: Curve, *, band: float = 0.05, sigmas: float = 2.0) -> float:
+    """Share of the run after which the smoothed curve stays within its final level's band.
+
+    The band is `band` of the swing or `sigmas` noise standard deviations, whichever is wider.
+    """
+    level = float(np.median(curve.tail(0.2)))
+    width = max(band * curve.swing, sigmas * curve.noise)
+    outside = np.nonzero(np.abs(curve.smooth - level) > width)[0]
+    return 0.0 if len(outside) == 0 else float(outside[-1] + 1) / len(curve)
+
+
+def jitter(curve: Curve, share: float = 0.5) -> float:
+    """Standard deviation of the late values around their own trend, in units of the curve."""
+    late = curve.tail(share)
+    return mad_sigma(np.diff(late)) / math.sqrt(2)
+
+
+def shared_jitter(first: Curve, second: Curve, share: float = 0.7) -> float:
+    """Correlation of the late point-to-point changes of two curves on common steps; nan below 12 steps.
+
+    Two splits evaluated with the same weights jump together only if the weights jump: sampling noise of
+    two disjoint sets is independent. So a high value says that the optimizer's noise moves the loss.
+    """
+    common, i, j = np.intersect1d(first.steps, second.steps, return_indices=True)
+    keep = slice(len(common) - round(share * len(common)), None)
+    a, b = np.diff(first.values[i][keep]), np.diff(second.values[j][keep])
+    if len(a) < 12 or a.std() == 0 or b.std() == 0:
+        return math.nan
+    low, high = np.quantile(a, [0.05, 0.95]), np.quantile(b, [0.05, 0.95])
+    return float(np.corrcoef(np.clip(a, *low), np.clip(b, *high))[0, 1])
