@@ -1,7 +1,7 @@
 """How a rule looks at a run: smoothed curves with their noise and range, and the harm gate.
 
-Rules do not look at raw points when they judge a trend. They look at a `Curve`: at most 60 block
-medians of the finite values, with the scales that every effect is measured in:
+Rules do not look at raw points when they judge a trend. They look at a `Curve`: at most 200
+points, block medians of the finite values where there are more, with the scales that every effect is measured in:
 
 - `noise`: standard deviation of one plotted point around its neighbours;
 - `swing`: the range that training moved the curve through, from its start to its best.
@@ -19,7 +19,8 @@ from fitdoctor.run import FloatArray, IntArray, Run, Series
 from fitdoctor.signals import ACCURACY, ERROR, LOSS, LR, PERPLEXITY, SCORE, TOP5_ACCURACY, Quantity
 from fitdoctor.stats import Trend, block_edges, block_medians, forecast, mad_sigma, noise_scale, smooth, trend
 
-BLOCKS = 60
+BLOCKS = 100
+"""Most block medians in a curve; series of up to twice that many points are used as they are."""
 LEAST = 8
 """Fewest evaluations that a trend is judged on: below 8 the Mann-Kendall test cannot reach p < 0.001."""
 
@@ -30,7 +31,7 @@ class Curve:
 
     Attributes:
         series: the finite points it was made from.
-        steps: int64[k], last step of each block, k <= 60.
+        steps: int64[k], last step of each block, k <= 200.
         values: float64[k], block medians; for a quantity where more is better, their negative.
         smooth: float64[k], running median of `values`.
         noise: standard deviation of one value around its neighbours.
@@ -49,8 +50,9 @@ class Curve:
 
     @property
     def start(self) -> float:
-        """The first value: the untrained model when the log begins there."""
-        return float(self.values[0])
+        """The first logged value: the untrained model when the log begins there."""
+        first = float(self.series.values[0])
+        return -first if self.flipped else first
 
     @property
     def best_index(self) -> int:
@@ -103,6 +105,8 @@ def make_curve(series: Series, *, least: int = LEAST, blocks: int = BLOCKS) -> C
         CannotJudge: with fewer than `least` finite points.
     """
     finite = series.finite
+    if len(finite) <= 2 * blocks:  # too few for blocks of more than one or two points: use them all
+        blocks = 2 * blocks
     if len(finite) < least:
         raise CannotJudge(f"{len(finite)} finite values of {series.signal}, {least} are needed")
     flipped = series.signal.quantity.better == "higher"

@@ -1,0 +1,360 @@
+"""Advice, each piece worded once. Rules choose among these and order them best first.
+
+Order of evidence: bug fixes, data, normalisation and initialisation, learning rate and schedule,
+clipping, regularisation, capacity (the tuning playbook of Godbole et al. 2023 puts a lower learning
+rate last among the cures of instability; Karpathy's recipe of 2019 puts data first among those of
+overfitting).
+"""
+
+from __future__ import annotations
+
+from fitdoctor.finding import Change, Remedy
+
+# --- learning rate and schedule --------------------------------------------------------------------
+
+
+def lower_learning_rate(factor: float = 0.1, *, current: float | None = None) -> Remedy:
+    """Multiply the learning rate by `factor` (< 1); `current` makes the code concrete."""
+    value = f"{current * factor:.3g}" if current else f"{factor:g} * lr"
+    return Remedy(
+        title=f"lower the learning rate about {1 / factor:.2g}-fold",
+        why="steps overshoot: the loss stays high or jumps because each step is too long for the curvature",
+        change=Change("learning_rate", "multiply", factor),
+        code={
+            "pytorch": f"for group in optimizer.param_groups:\n    group['lr'] = {value}",
+            "lightning": f"torch.optim.AdamW(self.parameters(), lr={value})  # in configure_optimizers",
+            "transformers": f"TrainingArguments(..., learning_rate={value})",
+        },
+        unless="the loss is just as flat at a rate 100 times lower: then labels, loss or data are at fault",
+        confirm="the loss falls below this run's best within a tenth of the steps, and jitters less",
+    )
+
+
+def search_learning_rate() -> Remedy:
+    """Run a range test, then train at a third to a tenth of the rate where the loss breaks away."""
+    return Remedy(
+        title="run a learning-rate range test and train at a third to a tenth of the rate where it diverges",
+        why="one short ramp shows the stable edge for this model and batch size (Smith 2017)",
+        code={
+            "pytorch": (
+                "for step, (x, y) in enumerate(loader):            # 100-300 steps, fresh weights\n"
+                "    for g in optimizer.param_groups: g['lr'] = 1e-7 * 10 ** (8 * step / 200)\n"
+                "    ...                                           # usual step; log loss against lr"
+            ),
+            "lightning": "lightning.pytorch.tuner.Tuner(trainer).lr_find(model)",
+        },
+        confirm="the chosen rate lies below the point where the smoothed loss turns up",
+    )
+
+
+def raise_learning_rate(factor: float = 3.0, *, current: float | None = None) -> Remedy:
+    """Multiply the learning rate by `factor` (> 1)."""
+    value = f"{current * factor:.3g}" if current else f"{factor:g} * lr"
+    return Remedy(
+        title=f"raise the learning rate about {factor:.2g}-fold, again while it helps",
+        why="the loss falls steadily and almost noiselessly: longer steps would cover the same way sooner",
+        change=Change("learning_rate", "multiply", factor),
+        code={
+            "pytorch": f"for group in optimizer.param_groups:\n    group['lr'] = {value}",
+            "transformers": f"TrainingArguments(..., learning_rate={value})",
+        },
+        unless="you fine-tune a pretrained model and validation is at its best: small rates are meant there",
+        confirm="the loss of the first tenth of the steps falls about as far as this whole run did",
+    )
+
+
+def warm_up(steps: int | None = None) -> Remedy:
+    """Ramp the learning rate up linearly over the first `steps` steps."""
+    n = str(steps) if steps else "warmup_steps"
+    return Remedy(
+        title=f"warm the learning rate up linearly over the first {n} steps" if steps else "warm the learning rate up",
+        why="early curvature is highest; a ramp lets the weights reach a region that tolerates the full rate",
+        change=Change("warmup_steps", "set", steps) if steps else None,
+        code={
+            "pytorch": (
+                f"warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 1e-3, 1.0, total_iters={n})\n"
+                f"scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, scheduler], [{n}])"
+            ),
+            "transformers": f"TrainingArguments(..., warmup_steps={n})",
+        },
+        unless="the loss is smooth from the first step on: then a warm-up only costs steps",
+        confirm="no rise of the loss and no peak of the gradient norm in the first 5 % of the steps",
+    )
+
+
+def shorten_warm_up(steps: int | None = None) -> Remedy:
+    """Make the warm-up shorter."""
+    n = str(steps) if steps else "warmup_steps"
+    return Remedy(
+        title=f"shorten the warm-up to about {n} steps" if steps else "shorten the warm-up",
+        why="the run spends much of its budget below the rate it was given",
+        change=Change("warmup_steps", "set", steps) if steps else None,
+        code={"transformers": f"TrainingArguments(..., warmup_steps={n})"},
+        confirm="the peak rate is reached within the first tenth of the steps, with no early instability",
+    )
+
+
+def decay_learning_rate() -> Remedy:
+    """Anneal the learning rate to about zero by the end of the run."""
+    return Remedy(
+        title="decay the learning rate to about zero over the run (cosine or linear)",
+        why="at a constant rate the loss settles at a floor set by gradient noise times the rate",
+        change=Change("schedule", "set", "cosine"),
+        code={
+            "pytorch": (
+                "scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total_steps)\n"
+                "# after each optimizer.step():\nscheduler.step()"
+            ),
+            "lightning": (
+                "scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=self.trainer.estimated_stepping_batches)\n"
+                "return {'optimizer': opt, 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}"
+            ),
+            "transformers": "TrainingArguments(..., lr_scheduler_type='cosine')",
+        },
+        confirm="the loss drops while the rate falls; 5-10 % of the budget spent on an annealed branch shows it first",
+    )
+
+
+def average_weights() -> Remedy:
+    """Average the weights over the last part of training."""
+    return Remedy(
+        title="average the weights (EMA) and evaluate the average",
+        why="averaging removes most of the noise that the rate leaves in the weights, without a new schedule",
+        change=Change("weight_averaging", "enable"),
+        code={
+            "pytorch": (
+                "ema = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999))\n"
+                "ema.update_parameters(model)    # after each optimizer.step(); evaluate ema"
+            ),
+        },
+        unless="the model has BatchNorm and its statistics are not re-estimated for the average",
+        confirm="the averaged model's validation loss is below and smoother than the raw one's",
+    )
+
+
+def stretch_schedule(factor: float = 2.0) -> Remedy:
+    """Train longer with the whole schedule stretched, not with a tail at a tiny rate."""
+    return Remedy(
+        title=f"train about {factor:.2g} times as long, with the schedule stretched over the new length",
+        why="the loss was still falling when the run ended",
+        change=Change("epochs", "multiply", factor),
+        code={
+            "pytorch": "scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=new_total_steps)",
+            "lightning": f"Trainer(max_epochs=int({factor:g} * max_epochs))",
+            "transformers": f"TrainingArguments(..., num_train_epochs={factor:g} * num_train_epochs)",
+        },
+        unless="the rate had already been decayed to zero: appending epochs then adds nothing",
+        confirm="the loss at the end lies below this run's, and is flat there",
+    )
+
+
+# --- stability --------------------------------------------------------------------------------------
+
+
+def clip_gradients(max_norm: float | None = None) -> Remedy:
+    """Clip the global gradient norm, at the 90th percentile of the norms observed."""
+    n = f"{max_norm:.3g}" if max_norm else "p90_of_grad_norm"
+    return Remedy(
+        title=f"clip the gradient norm at {n}",
+        why="rare large gradients make rare large steps; the 90th percentile of sound norms leaves the rest alone",
+        change=Change("clip_norm", "set", float(f"{max_norm:.3g}")) if max_norm else None,
+        code={
+            "pytorch": f"torch.nn.utils.clip_grad_norm_(model.parameters(), {n})   # between backward() and step()",
+            "lightning": f"Trainer(gradient_clip_val={n})",
+            "transformers": f"TrainingArguments(..., max_grad_norm={n})",
+        },
+        unless="more than half of the steps would be clipped: then the learning rate is the cause",
+        confirm="p99 over median of the pre-clip norm falls below 10, and the final loss is no worse",
+    )
+
+
+def check_initialisation() -> Remedy:
+    """Match the initialisation to the activation, add normalisation or residual connections."""
+    return Remedy(
+        title="match initialisation to the activation, and add normalisation or residual connections",
+        why="the gradient grows or shrinks by a constant factor per layer; these set that factor to one",
+        change=Change("initialisation", "set", "kaiming"),
+        code={
+            "pytorch": (
+                "for m in model.modules():\n"
+                "    if isinstance(m, (nn.Linear, nn.Conv2d)):\n"
+                "        nn.init.kaiming_normal_(m.weight, nonlinearity='relu')   # xavier_normal_ for tanh\n"
+                "        if m.bias is not None: nn.init.zeros_(m.bias)"
+            ),
+        },
+        confirm="per-layer gradient norms of the first 10 steps lie within two decades of each other",
+    )
+
+
+def find_first_nonfinite() -> Remedy:
+    """Locate the operation that produced the first nan or inf."""
+    return Remedy(
+        title="find the operation that produced the first non-finite value",
+        why="the loss only shows that it happened; the operation says why (log 0, division by 0, overflow, bad input)",
+        code={
+            "pytorch": (
+                "assert torch.isfinite(x).all() and torch.isfinite(y).all()     # the batch itself\n"
+                "with torch.autograd.set_detect_anomaly(True):                  # on that step only: slow\n"
+                "    loss = criterion(model(x), y); loss.backward()"
+            ),
+            "lightning": "Trainer(detect_anomaly=True)",
+        },
+        confirm="the trace names the forward operation; after the fix the same batch gives a finite loss",
+    )
+
+
+def inspect_batches() -> Remedy:
+    """Look at the batches at which it happened."""
+    return Remedy(
+        title="look at the batches at those steps: labels, lengths, outliers, corrupt samples",
+        why="isolated jumps with recovery usually come from a few samples",
+        confirm="the same samples raise the loss again with other weights",
+    )
+
+
+# --- bugs and checks -------------------------------------------------------------------------------
+
+
+def overfit_one_batch() -> Remedy:
+    """Overfit one small batch: the test that separates bugs from tuning."""
+    return Remedy(
+        title="overfit one batch of 8-32 examples, without dropout, augmentation or weight decay",
+        why="a model that cannot memorise one batch has a bug (loss, labels, frozen or detached parts), not a tuning problem",
+        code={
+            "pytorch": (
+                "x, y = next(iter(loader))\n"
+                "for _ in range(200):\n"
+                "    optimizer.zero_grad(); loss = criterion(model(x), y); loss.backward(); optimizer.step()\n"
+                "print(float(loss))     # should be near zero"
+            ),
+            "lightning": "Trainer(overfit_batches=1, max_epochs=200)",
+        },
+        confirm="the loss falls to near zero; if it does not, the fault is in code or data",
+    )
+
+
+def check_labels() -> Remedy:
+    """Check that inputs and labels belong together and that the loss gets what it expects."""
+    return Remedy(
+        title="check that inputs and labels belong together, and what the loss is given",
+        why="shuffled or shifted labels and a wrong loss input keep any model at chance",
+        code={"pytorch": "x, y = next(iter(loader)); print(x.shape, x.mean(), x.std(), y.shape, y.dtype, y.unique())"},
+        confirm="a linear model or nearest neighbours beats chance on the same batches",
+    )
+
+
+# --- fit -------------------------------------------------------------------------------------------
+
+
+def use_best_checkpoint(step: int | None = None, unit: str = "step") -> Remedy:
+    """Use the checkpoint with the best validation result."""
+    where = f" ({unit} {step})" if step is not None else ""
+    return Remedy(
+        title=f"use the checkpoint with the best validation result{where}",
+        why="it costs nothing, and later weights generalise worse",
+        change=Change("checkpoint", "set", step) if step is not None else Change("checkpoint", "set", "best"),
+        code={
+            "pytorch": "if val_loss < best:\n    best = val_loss; torch.save(model.state_dict(), 'best.pt')",
+            "lightning": "ModelCheckpoint(monitor='val_loss', mode='min')",
+            "transformers": "TrainingArguments(..., load_best_model_at_end=True, metric_for_best_model='eval_loss')",
+        },
+        confirm="the test result of that checkpoint is at least as good as the last one's",
+    )
+
+
+def stop_early(patience: int | None = None) -> Remedy:
+    """Stop when validation has not improved for a while."""
+    n = patience or 10
+    return Remedy(
+        title=f"stop when validation has not improved for {n} evaluations",
+        why="the rest of the budget makes it worse",
+        change=Change("early_stopping_patience", "set", n),
+        code={
+            "lightning": f"EarlyStopping(monitor='val_loss', patience={n})",
+            "transformers": f"EarlyStoppingCallback(early_stopping_patience={n})",
+        },
+        unless="the schedule has not annealed yet: the best results often come at its end",
+        confirm="the run ends near its best checkpoint",
+    )
+
+
+def more_data() -> Remedy:
+    """Get more training data, or augment what there is."""
+    return Remedy(
+        title="train on more data, or augment what there is",
+        why="the model fits what does not generalise because the examples leave it free to",
+        change=Change("augmentation", "enable"),
+        unless="training accuracy is low as well: then it is underfitting",
+        confirm="validation loss keeps falling past the old best epoch",
+    )
+
+
+def regularise() -> Remedy:
+    """Weight decay, dropout or label smoothing."""
+    return Remedy(
+        title="regularise: decoupled weight decay, dropout, or label smoothing",
+        why="it makes fitting noise cost something",
+        change=Change("weight_decay", "set", 0.01),
+        code={
+            "pytorch": "torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)   # plain Adam couples it with the gradient scale",
+            "transformers": "TrainingArguments(..., weight_decay=0.01)",
+        },
+        unless="the training loss is high too",
+        confirm="the validation loss no longer rises, while training loss ends a little higher",
+    )
+
+
+def pretrained_or_smaller() -> Remedy:
+    """Start from pretrained weights, or use a smaller model."""
+    return Remedy(
+        title="start from pretrained weights, or use a smaller model",
+        why="both leave less freedom to memorise",
+        unless="training loss is not yet low, or label noise suggests double descent: then a smaller model can hurt",
+        confirm="the gap between training and validation loss narrows at the same or better validation loss",
+    )
+
+
+def calibrate_outputs() -> Remedy:
+    """Temperature scaling on the validation set."""
+    return Remedy(
+        title="scale the logits by one temperature fitted on the validation set, or use label smoothing",
+        why="accuracy holds while the loss rises: the model grows overconfident in the examples it gets wrong (Guo et al. 2017)",
+        change=Change("label_smoothing", "set", 0.1),
+        code={
+            "pytorch": "criterion = nn.CrossEntropyLoss(label_smoothing=0.1)",
+            "transformers": "TrainingArguments(..., label_smoothing_factor=0.1)",
+        },
+        unless="only accuracy matters: then select the checkpoint by accuracy and ignore the loss",
+        confirm="validation loss no longer rises, accuracy unchanged",
+    )
+
+
+def add_capacity() -> Remedy:
+    """Give the model more capacity."""
+    return Remedy(
+        title="give the model more capacity (2-4 times the width)",
+        why="it fits the training data no better than the validation data, and both poorly",
+        change=Change("width", "multiply", 2),
+        unless="one batch cannot be overfitted, or labels are suspect: then it is a bug",
+        confirm="the training loss falls below this run's floor at a re-tuned learning rate",
+    )
+
+
+def less_regularisation() -> Remedy:
+    """Remove regularisation, one kind at a time."""
+    return Remedy(
+        title="remove dropout, augmentation or weight decay, one at a time",
+        why="regularisation that keeps the training loss high cannot help validation",
+        change=Change("dropout", "set", 0.0),
+        confirm="the training loss falls and the validation loss with it",
+    )
+
+
+def evaluate_more(n: int | None = None) -> Remedy:
+    """Use a larger validation set or average several evaluations."""
+    return Remedy(
+        title=f"validate on about {n:,} examples, or average neighbouring evaluations" if n else "use a larger validation set",
+        why="differences between epochs are smaller than the sampling error of the validation set",
+        change=Change("n_val", "set", n) if n else None,
+        confirm="the epoch-to-epoch scatter of the validation metric halves when n is four times as large",
+    )
