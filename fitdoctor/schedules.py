@@ -1,9 +1,9 @@
 """Which learning rate schedule a logged learning rate follows: `recognise(series) -> Schedule`.
 
-    steps, values --thin--> legs (rising, falling) --+-- none ........................ constant
-                                                     +-- up? down? --+-- flats ....... step, multi-step, plateau
-                                                     |               +-- a curve ..... cosine, linear, ...
-                                                     +-- many ........................ cyclic, warm-restarts
+    steps, values --thin--> legs (rising, falling) --+-- none .................. constant
+                                                     +-- up? down? --+-- flats . step, multi-step, plateau
+                                                     |               +-- curve . cosine, linear, ...
+                                                     +-- many .................. cyclic, warm-restarts
 
 Only the shape is used, never the absolute size of a value. The structure is read off at most
 `MOST_POINTS` points, and the places found are then looked up in the whole series: linear time.
@@ -11,15 +11,16 @@ Only the shape is used, never the absolute size of a value. The structure is rea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 from math import gcd
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fitdoctor.run import FloatArray, Run, Series
+from fitdoctor.run import FloatArray, Series
 from fitdoctor.shapes import FIT_TOLERANCE, Fit, best_fit, rising_curve
 from fitdoctor.signals import LR, Signal
 
@@ -147,7 +148,7 @@ def _cut_words(s: Schedule) -> str:
     return f"at {places}"
 
 
-_NAMES = {
+_NAMES: dict[Kind, Callable[[Schedule], str]] = {
     "constant": lambda s: "constant",
     "step": _step_words,
     "multi-step": lambda s: f"multi-step ({_cut_words(s)})",
@@ -164,15 +165,6 @@ _NAMES = {
     "warm-up": lambda s: f"warm-up, still rising after {s.warmup_steps} steps",
     "unknown": lambda s: "no known schedule",
 }
-
-
-def learning_rate(run: Run) -> Series | None:
-    """The learning rate of the run: of the whole model, or of the parameter group logged most."""
-    whole = run.get(LR)
-    if whole is not None:
-        return whole
-    groups = run.layers(LR).values()
-    return max(groups, key=len) if groups else None
 
 
 def recognise(lr: Series) -> Schedule | None:
@@ -244,10 +236,15 @@ class _Reading:
 
         Its stairs are replaced by one point each; that is a schedule logged once an epoch.
         """
-        first, value, length = self._levels(0)
+        first, _, length = self._levels(0)
         if len(first) < MANY_LEVELS or np.median(length) < 2:
             return None
-        stairs = Series(Signal(LR), self.steps[self.index[first]], value)
+        stride = int(np.median(length))
+        # A hold is one long stair: it keeps one point per usual stair, so that it stays flat.
+        kept = np.concatenate(
+            [np.arange(b, b + max(n - stride // 2, 1), stride) for b, n in zip(first, length, strict=True)]
+        )
+        stairs = Series(Signal(LR), self.steps[self.index[kept]], self.y[kept])
         schedule = _Reading(stairs).schedule()
         if schedule.kind in ("unknown", "step", "multi-step", "plateau", "constant"):
             return None
@@ -298,7 +295,7 @@ class _Reading:
         gaps = np.diff([self.x[first[0]], *cuts])
         even = bool(np.ptp(gaps) <= max(2 * self.gap, 0.02 * gaps.max())) and len(gaps) >= 2
         same = bool(np.ptp(ratio) <= 0.02 * ratio.max())
-        known = dict(warmup_steps=warmup, milestones=tuple(cuts))
+        known: dict[str, Any] = {"warmup_steps": warmup, "milestones": tuple(cuts)}
         if len(cuts) >= 6 and not (even and same and float(np.median(ratio)) < GENTLE_FACTOR):
             fit = best_fit(np.array([self.x[first[0]], *cuts]), value)
             if fit is not None and even:
@@ -353,7 +350,7 @@ class _Reading:
         if rise == "cosine" and schedule.kind == "unknown":
             # Three phases: down to where it began along a cosine, then further down.
             x, y = self.x[down.first : down.last + 1], self.y[down.first : down.last + 1]
-            upper = y >= rise_y[0] * (1 - FIT_TOLERANCE)
+            upper = y >= rise_y[0] * (1 + FIT_TOLERANCE)
             if upper.sum() >= 4 and best_fit(x[upper], y[upper]) is not None:
                 return self._make("one-cycle", warmup_steps=schedule.warmup_steps)
         if triangle or (rise == "cosine" and schedule.kind == "cosine"):
@@ -411,13 +408,13 @@ class _Reading:
         offset = int(part.argmax()) if peak else int(np.abs(np.diff(part)).argmax()) + 1
         return int(self.steps[low + offset])
 
-    def _make(self, kind: Kind, **known: object) -> Schedule:
+    def _make(self, kind: Kind, **known: Any) -> Schedule:
         return Schedule(
             kind,
             peak=self.peak,
             final=float(self.values[-1]),
             segments=self._segments(),
-            **known,  # type: ignore[arg-type]
+            **known,
         )
 
     def _segments(self) -> tuple[Segment, ...]:

@@ -64,7 +64,10 @@ def best_fit(x: FloatArray, y: FloatArray, *, slack: float = 0.0) -> Fit | None:
     fits = [f for f in _candidates(x, y, slack) if np.isfinite(f.residual)]
     lowest = min((f.residual for f in fits), default=np.inf)
     good = max(2 * lowest, EXACT)
-    return next((f for f in fits if f.residual <= min(good, FIT_TOLERANCE)), None)
+    chosen = next((f for f in fits if f.residual <= min(good, FIT_TOLERANCE)), None)
+    if chosen and chosen.curve == "polynomial" and abs(chosen.parameter - 1) < 0.05:
+        return fits[0] if fits[0].residual <= FIT_TOLERANCE else chosen  # a line, logged unevenly
+    return chosen
 
 
 def rising_curve(x: FloatArray, y: FloatArray) -> Curve | None:
