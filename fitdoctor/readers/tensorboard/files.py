@@ -1,0 +1,244 @@
+"""One event file, read in blocks from where the last reading ended."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+
+import numpy as np
+from fitdoctor.readers.decoding import unreadable
+from fitdoctor.readers.raw import RawSeries
+from fitdoctor.readers.tensorboard.crc32c import Bytes
+from fitdoctor.readers.tensorboard.events import EventDecoder, Scalar
+from fitdoctor.readers.tensorboard.framing import (
+    FRAME,
+    FRONT,
+    HEADER,
+    Frames,
+    frames,
+    intact,
+    pending,
+    resync,
+)
+from fitdoctor.run import FloatArray, IntArray, Note
+
+BLOCK = 4 << 20  # read at a time: large enough for long vectors, small enough for the cache
+_LARGEST = 64 << 20  # a record beyond this (a graph, a video) is passed over unread
+_MOST_NOTES = 8  # of one kind for one file; the rest is counted in one more
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventPart:
+    """What stood in one piece of an event file.
+
+    Attributes:
+        series: its scalars and reduced histograms, in file order.
+        params: settings found in it.
+        notes: damage found in it.
+        finished: False when the log said that the run failed.
+        waiting: bytes at the end that are no complete record yet.
+        lost: whether those bytes are a damaged stretch after which no record was found, rather than
+            a record that is still being written.
+    """
+
+    series: tuple[RawSeries, ...]
+    params: dict[str, object]
+    notes: tuple[Note, ...]
+    finished: bool | None
+    waiting: int
+    lost: bool
+
+
+@dataclass(slots=True)
+class _Column:
+    """Points of one tag, in pieces."""
+
+    steps: list[IntArray] = field(default_factory=list)
+    values: list[FloatArray] = field(default_factory=list)
+    wall_times: list[FloatArray] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Damage:
+    """A stretch of a file that had to be skipped."""
+
+    offset: int
+    size: int
+    records: int
+
+
+@dataclass(slots=True)
+class _Piece:
+    """What one reading has found so far."""
+
+    columns: dict[bytes, _Column] = field(default_factory=dict)
+    damage: list[_Damage] = field(default_factory=list)
+    passed_over: list[tuple[int, int]] = field(default_factory=list)
+    unreadable: int = 0
+
+    def lost(self, offset: int, size: int) -> None:
+        """Note a record that had to be skipped."""
+        last = self.damage[-1] if self.damage else None
+        if last and last.offset + last.size == offset:
+            last.size += size
+            last.records += 1
+        else:
+            self.damage.append(_Damage(offset, size, 1))
+
+    def add(self, scalar: Scalar) -> None:
+        column = self.columns.setdefault(scalar.tag, _Column())
+        column.steps.append(np.array([scalar.step], np.int64))
+        column.values.append(np.array([scalar.value], np.float64))
+        column.wall_times.append(np.array([scalar.wall_time], np.float64))
+
+    def series(self) -> list[RawSeries]:
+        """The scalars, in order of first appearance."""
+        return [
+            RawSeries(
+                tag.decode("utf-8", errors="replace"),
+                np.concatenate(column.values),
+                np.concatenate(column.steps),
+                wall_time=np.concatenate(column.wall_times),
+            )
+            for tag, column in self.columns.items()
+        ]
+
+    def notes(self, path: Path) -> list[Note]:
+        """What to tell the user about the state of the file."""
+        notes = [
+            Note(
+                "corrupt",
+                f"{path.name}: {_count(d.records, 'damaged record')} skipped at byte {d.offset} ({d.size} bytes lost)",
+                amount=d.size,
+            )
+            for d in self.damage[:_MOST_NOTES]
+        ]
+        if rest := self.damage[_MOST_NOTES:]:
+            size, records = sum(d.size for d in rest), sum(d.records for d in rest)
+            notes.append(
+                Note(
+                    "corrupt",
+                    f"{path.name}: {_count(records, 'damaged record')} skipped at {_count(len(rest), 'more place')} "
+                    f"from byte {rest[0].offset} on ({size} bytes lost)",
+                    amount=size,
+                )
+            )
+        notes.extend(
+            Note("other", f"{path.name}: a record of {size} bytes at byte {offset} was passed over unread", amount=size)
+            for offset, size in self.passed_over[:_MOST_NOTES]
+        )
+        if self.unreadable:
+            notes.append(
+                Note("other", f"{path.name}: {_count(self.unreadable, 'record')} with a good checksum hold no event")
+            )
+        return notes
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+class EventFileTail:
+    """An event file that may still be growing.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "events.out.tfevents.1.host")
+        ...     _ = path.write_bytes(b"")
+        ...     tail = EventFileTail(path)
+        ...     tail.new().series
+        ()
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+        self._decoder = EventDecoder()
+        self._lost_since: int | None = None  # where a damaged stretch began, while no record was found after it
+
+    def new(self) -> EventPart:
+        """What was written since the last call.
+
+        Raises:
+            ReadError: if the file cannot be opened or read.
+        """
+        piece = _Piece()
+        known = self._decoder.unreadable
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < self.offset:  # replaced by a shorter file: start over
+                    self.offset, self._lost_since, self._decoder, known = 0, None, EventDecoder(), 0
+                self._read(file, size, piece)
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        if self._decoder.unreadable > known:
+            piece.unreadable = self._decoder.unreadable - known
+        params, self._decoder.params = self._decoder.params, {}
+        lost = self._lost_since is not None
+        return EventPart(
+            series=(*piece.series(), *self._decoder.series()),
+            params=params,
+            notes=tuple(piece.notes(self.path)),
+            finished=self._decoder.finished,
+            waiting=max(size - (self.offset if self._lost_since is None else self._lost_since), 0),
+            lost=lost,
+        )
+
+    def _read(self, file: FileIO, size: int, piece: _Piece) -> None:
+        """Read to the end in blocks, reusing one buffer and carrying on what is unfinished."""
+        file.seek(self.offset)
+        room = np.empty(FRONT + min(BLOCK, size - self.offset) + 1, np.uint8)
+        start = stop = FRONT
+        while got := file.readinto(memoryview(room)[stop:]):
+            stop += got
+            done = self._take(room, start, stop, piece)
+            self.offset += done - start
+            rest = room[done:stop]
+            if len(rest) == len(room) - FRONT:  # one record is larger than the buffer
+                need = pending(room, done, stop) or 0
+                if self.offset + need > size:  # its end is not in the file
+                    return
+                if need > _LARGEST:
+                    piece.passed_over.append((self.offset, need))
+                    self.offset += need
+                    file.seek(self.offset)
+                    rest = rest[:0]
+                else:
+                    room = np.empty(FRONT + need, np.uint8)
+            room[FRONT : FRONT + len(rest)] = rest
+            start, stop = FRONT, FRONT + len(rest)
+
+    def _take(self, data: Bytes, start: int, stop: int, piece: _Piece) -> int:
+        """Decode the complete records of ``data[start:stop]``; where the rest begins."""
+        base = self.offset - start
+        at = start
+        while True:
+            if self._lost_since is None:
+                found = frames(data, at, stop)
+                self._decode(data, found, base, piece)
+                at = found.end
+                if not found.broken:
+                    return at
+                self._lost_since = base + at
+                at += 1
+            after = resync(data, at, stop)
+            if after is None:
+                return max(at, stop - HEADER + 1)  # a header may begin in the last bytes
+            piece.lost(self._lost_since, base + after - self._lost_since)
+            self._lost_since, at = None, after
+
+    def _decode(self, data: Bytes, found: Frames, base: int, piece: _Piece) -> None:
+        starts, lengths = found.starts, found.lengths
+        good = intact(data, starts, lengths)
+        for i in range(len(starts)):
+            start, length = int(starts[i]), int(lengths[i])
+            if not good[i]:
+                piece.lost(base + start, FRAME + length)
+                continue
+            for scalar in self._decoder.decode(data[start + HEADER : start + HEADER + length].tobytes()):
+                piece.add(scalar)

@@ -1,0 +1,185 @@
+"""TFRecord framing: where the records of an event file start, and which of them are intact.
+
+A record is ``length uint64 | masked crc32c of the length | body | masked crc32c of the body``, all
+little-endian, without any marker between records: one starts where the one before it ends.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from fitdoctor.readers.tensorboard.crc32c import (
+    Bytes,
+    Words,
+    crc32c,
+    crc_of_zeros,
+    linear_rows,
+    masked,
+    subset_sums,
+    unmasked,
+)
+from fitdoctor.run import IntArray
+from numpy.typing import NDArray
+
+HEADER = 12  # length and its checksum
+FRAME = 16  # header, and the checksum of the body
+FRONT = 4096
+"""Bytes that must lie in memory before the first record: windows that end at a record's end may reach there."""
+
+_LONGEST = 1 << 40  # a length beyond this is damage even if its checksum should fit by chance
+_SCAN = 1 << 16  # places looked at together when searching for a record
+_BODY_CHECKED = 1 << 12  # longest body that such a search checks
+
+
+class Frames(NamedTuple):
+    """The complete records in a piece of a file.
+
+    Attributes:
+        starts: int64[n] offset of each record.
+        lengths: int64[n] bytes of each body.
+        end: where the next record starts, or should.
+        broken: whether the header at `end` is damaged; otherwise the data just ends.
+    """
+
+    starts: IntArray
+    lengths: IntArray
+    end: int
+    broken: bool
+
+
+def frames(data: Bytes, start: int, stop: int) -> Frames:
+    """The complete records of ``data[start:stop]``, the first of which starts at `start`."""
+    starts, end, broken = _walk(data, start, stop)
+    found = np.array(starts, np.int64)
+    return Frames(found, windows(data, "<u4")[found].astype(np.int64), end, broken)
+
+
+def _walk(data: Bytes, start: int, stop: int) -> tuple[list[int], int, bool]:
+    """Follow the records one by one."""
+    starts: list[int] = []
+    view = memoryview(data)
+    checks = _header_checks()
+    at = start
+    while at + HEADER <= stop:
+        head = bytes(view[at : at + HEADER])
+        check = checks.get(head[:8])
+        if check is None:
+            check = checks[head[:8]] = masked(crc32c(head[:8])).to_bytes(4, "little")
+            if len(checks) > 1 << 16:
+                checks.clear()
+        length = int.from_bytes(head[:8], "little")
+        if check != head[8:] or length > _LONGEST:
+            return starts, at, True
+        if at + FRAME + length > stop:
+            break
+        starts.append(at)
+        at += FRAME + length
+    return starts, at, False
+
+
+@cache
+def _header_checks() -> dict[bytes, bytes]:
+    """Checksums of lengths seen so far."""
+    return {}
+
+
+def pending(data: Bytes, start: int, stop: int) -> int | None:
+    """Bytes of the whole record whose intact header stands at `start`; None when the header is not all there."""
+    if stop - start < HEADER:
+        return None
+    return FRAME + int.from_bytes(data[start : start + 8].tobytes(), "little")
+
+
+def windows(data: Bytes, kind: str) -> NDArray[np.generic]:
+    """A view of `data` in which element i is the value of type `kind` that starts at byte i."""
+    dtype = np.dtype(kind)
+    return np.ndarray((max(len(data) - dtype.itemsize + 1, 0),), dtype, data, 0, (1,))
+
+
+def resync(data: Bytes, start: int, stop: int) -> int | None:
+    """The first place at or after `start` where an intact record starts, or None.
+
+    A checksum of 32 bits fits by chance once in four billion places, so where a record of usual
+    size is all at hand, its body has to fit as well.
+    """
+    lengths = windows(data, "<u8")
+    checks = windows(data, "<u4")
+    for low in range(start, stop - HEADER + 1, _SCAN):
+        # The upper bytes of a true length are zero; this leaves few candidates to check.
+        length = lengths[low : min(low + _SCAN, stop - HEADER + 1)]
+        at = np.flatnonzero(length < _LONGEST) + low
+        for here in at[_header_fits(lengths[at], checks[at + 8])].tolist():
+            size = int(lengths[here])
+            end = here + HEADER + size
+            if end + 4 > stop or size > _BODY_CHECKED:
+                return int(here)
+            if masked(crc32c(data[here + HEADER : end].tobytes())) == int(checks[end]):
+                return int(here)
+    return None
+
+
+def _header_fits(lengths: NDArray[np.uint64], stored: Words) -> NDArray[np.bool_]:
+    """Which lengths fit their stored checksum, bool[n]."""
+    linear = linear_rows(lengths.astype("<u8").view(np.uint8).reshape(-1, 8))
+    return np.asarray(linear ^ np.uint32(crc_of_zeros(8)) == unmasked(stored.astype(np.uint32)))
+
+
+def intact(data: Bytes, starts: IntArray, lengths: IntArray) -> NDArray[np.bool_]:
+    """Which records have a body that fits its checksum, bool[n].
+
+    Args:
+        data: must have `FRONT` bytes before the first record.
+        starts: int64[n].
+        lengths: int64[n].
+    """
+    good = np.ones(len(starts), np.bool_)
+    ends = starts + HEADER + lengths
+    stored = windows(data, "<u4")[ends].astype(np.uint32) if len(starts) else np.zeros(0, np.uint32)
+    width = 64
+    done = np.zeros(len(starts), np.bool_)
+    while not done.all() and width <= FRONT:
+        here = np.flatnonzero(~done & (lengths <= width) & (lengths >= 4))
+        if len(here):
+            good[here] = _fitting(data, ends[here], lengths[here], stored[here], width)
+            done[here] = True
+        width *= 2
+    for i in np.flatnonzero(~done).tolist():
+        body = data[starts[i] + HEADER : ends[i]]
+        good[i] = masked(crc32c(body.tobytes())) == int(stored[i])
+    return good
+
+
+def _fitting(data: Bytes, ends: IntArray, lengths: IntArray, stored: Words, width: int) -> NDArray[np.bool_]:
+    """`intact` for bodies of 4 to `width` bytes."""
+    # Aligned at their ends and filled up with zeros in front, bodies of any length are rows of one table:
+    # leading zeros do not change the linear part, once the first four bytes are inverted
+    # (which is what starting from all ones means).
+    rows = windows(data, f"V{width}")[ends - width].view(np.uint8).reshape(-1, width)
+    lead = width - lengths
+    rows[np.arange(width) < lead[:, None]] = 0
+    for k in range(4):
+        rows[np.arange(len(rows)), lead + k] ^= 0xFF
+    return rows_agree(rows, ~unmasked(stored))
+
+
+def rows_agree(rows: Bytes, linear: Words) -> NDArray[np.bool_]:
+    """Which rows have the linear part that they should have, bool[n].
+
+    Instead of every row, XOR sums over subsets of the rows are compared (`subset_sums`). Rows that
+    do not fit show unless their errors cancel in every subset. Up to three can never cancel: if all
+    sums vanish, so do the sum of the errors and the sum over one side of each halving; two rows part
+    at some halving, and three would need one error to be zero. With four or more, each of the about
+    log2(n) sums of 32 bits would have to vanish by chance. Only when a sum differs is every row checked by itself.
+
+    Args:
+        rows: uint8[n, w], C-contiguous.
+        linear: uint32[n], what `linear_rows` should give.
+    """
+    if len(rows) > 16:
+        sums = linear_rows(subset_sums(rows))
+        wanted = subset_sums(linear.astype("<u4").view(np.uint8).reshape(-1, 4)).copy().view("<u4").reshape(-1)
+        if np.array_equal(sums, wanted):
+            return np.ones(len(rows), np.bool_)
+    return np.asarray(linear_rows(rows) == linear)
