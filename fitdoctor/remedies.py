@@ -353,8 +353,183 @@ def less_regularisation() -> Remedy:
 def evaluate_more(n: int | None = None) -> Remedy:
     """Use a larger validation set or average several evaluations."""
     return Remedy(
-        title=f"validate on about {n:,} examples, or average neighbouring evaluations" if n else "use a larger validation set",
+        title=f"validate on about {n:,} examples, or average neighbouring evaluations"
+        if n
+        else "use a larger validation set",
         why="differences between epochs are smaller than the sampling error of the validation set",
         change=Change("n_val", "set", n) if n else None,
         confirm="the epoch-to-epoch scatter of the validation metric halves when n is four times as large",
+    )
+
+
+# --- gradients, numerics -----------------------------------------------------------------------------
+
+
+def log_nonfinite_values() -> Remedy:
+    """Make the logger write nan instead of hiding it."""
+    return Remedy(
+        title="switch off the logger's nan filter, so that the log shows when the loss is not finite",
+        why="a hidden nan costs the rest of the run, and the run looks like the best of all",
+        change=Change("logging_nan_inf_filter", "disable"),
+        code={"transformers": "TrainingArguments(..., logging_nan_inf_filter=False)"},
+        confirm="the next log shows nan, or no zeros",
+    )
+
+
+def shorten_gradient_path() -> Remedy:
+    """Residual connections, normalisation, activations that do not saturate."""
+    return Remedy(
+        title="give the gradient a short path: residual connections, normalisation, ReLU-like activations",
+        why="each saturating layer multiplies the gradient by less than one; early layers get next to nothing",
+        code={
+            "pytorch": (
+                "def forward(self, x):\n"
+                "    return x + self.block(self.norm(x))     # nn.LayerNorm or nn.BatchNorm before the block"
+            ),
+        },
+        unless="the task is solved: small gradients are then what is expected",
+        confirm="gradient norms of the first and last third lie within two decades, and early weights move",
+    )
+
+
+def raise_clip_norm(max_norm: float | None = None) -> Remedy:
+    """Raise the clipping threshold to the 90th percentile of the norms observed, or lower the rate instead."""
+    n = f"{max_norm:.3g}" if max_norm else "p90_of_grad_norm"
+    return Remedy(
+        title=f"raise the clipping threshold to about {n}, or drop clipping and lower the learning rate",
+        why="with most steps cut to the same length, the threshold sets the step size and the gradient only its direction",
+        change=Change("clip_norm", "set", float(n)) if max_norm else None,
+        code={
+            "pytorch": f"torch.nn.utils.clip_grad_norm_(model.parameters(), {n})",
+            "lightning": f"Trainer(gradient_clip_val={n})",
+            "transformers": f"TrainingArguments(..., max_grad_norm={n})",
+        },
+        unless="you mean it: normalised steps with an adaptive optimizer train large models well",
+        confirm="about one step in ten is clipped, and the loss falls at least as fast",
+    )
+
+
+# --- schedule, data, setup ---------------------------------------------------------------------------
+
+
+def step_scheduler_once(total: int | None = None, unit: str = "step") -> Remedy:
+    """Give the scheduler the number of times that it is really called."""
+    n = str(total) if total else "total_steps"
+    return Remedy(
+        title=f"match the scheduler's length to its calls: {n} {unit}s, stepped once per {unit}",
+        why="a scheduler counts its own calls; T_max in epochs with a call per batch runs it through many times too fast",
+        change=Change("schedule_length", "set", total) if total else None,
+        code={
+            "pytorch": (
+                "total_steps = epochs * len(loader)\n"
+                "scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total_steps)\n"
+                "for x, y in loader:\n    ...; optimizer.step(); scheduler.step()    # once per optimizer step"
+            ),
+            "lightning": (
+                "sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=self.trainer.estimated_stepping_batches)\n"
+                "return {'optimizer': opt, 'lr_scheduler': {'scheduler': sched, 'interval': 'step'}}"
+            ),
+            "transformers": "TrainingArguments(..., lr_scheduler_type='cosine')   # Trainer sets the length itself",
+        },
+        confirm="the logged learning rate reaches its lowest value at the last step, and not before",
+    )
+
+
+def shuffle_batches() -> Remedy:
+    """Shuffle anew in every epoch."""
+    return Remedy(
+        title="shuffle the training data anew in every epoch",
+        why="the same batches in the same order repeat the same gradient noise; order becomes something to learn",
+        change=Change("shuffle", "enable"),
+        code={
+            "pytorch": (
+                "loader = DataLoader(dataset, batch_size=64, shuffle=True)\n"
+                "sampler.set_epoch(epoch)      # with a DistributedSampler, before every epoch"
+            ),
+            "lightning": "DataLoader(dataset, shuffle=True)   # the Trainer calls set_epoch itself",
+        },
+        unless="the order is meant: curricula, time series with state, buckets by length",
+        confirm="the loss of batch i in one epoch no longer predicts that of batch i in the next",
+    )
+
+
+def pass_raw_logits() -> Remedy:
+    """Remove the softmax before the cross-entropy."""
+    return Remedy(
+        title="remove the softmax at the end of the model: CrossEntropyLoss takes raw logits",
+        why="it applies log-softmax itself; fed with probabilities it cannot tell 0.9 from certain, and gradients fade",
+        change=Change("final_softmax", "disable"),
+        code={
+            "pytorch": "loss = nn.CrossEntropyLoss()(self.head(x), y)       # softmax only for display",
+            "lightning": "loss = F.cross_entropy(self.head(x), y)",
+        },
+        unless="the floor comes from label smoothing or soft targets",
+        confirm="the training loss falls below the old floor within the first epoch",
+    )
+
+
+# --- logging -----------------------------------------------------------------------------------------
+
+
+def log_validation() -> Remedy:
+    """Evaluate on held-out data at regular intervals."""
+    return Remedy(
+        title="evaluate on held-out data at least 10 times per run and log loss and metric",
+        why="without it nothing can be said about overfitting, the best checkpoint or when to stop",
+        change=Change("eval_strategy", "set", "epoch"),
+        code={
+            "pytorch": "model.eval()\nwith torch.no_grad():\n    writer.add_scalar('val/loss', evaluate(model), step)",
+            "lightning": "def validation_step(self, batch, i): self.log('val_loss', self.loss(batch))",
+            "transformers": "TrainingArguments(..., eval_strategy='epoch')",
+        },
+    )
+
+
+def log_more_often(points: int = 100) -> Remedy:
+    """Log more points."""
+    return Remedy(
+        title=f"log the training loss at least {points} times per run, and gradient norm and learning rate with it",
+        why="trends need 8 points, spikes and early instability need per-step values",
+        change=Change("logging_points", "set", points),
+        code={
+            "pytorch": "if step % max(1, total_steps // 1000) == 0: writer.add_scalar('train/loss', loss.item(), step)",
+            "lightning": "Trainer(log_every_n_steps=10)",
+            "transformers": "TrainingArguments(..., logging_steps=10)",
+        },
+    )
+
+
+def map_tags() -> Remedy:
+    """Tell fitdoctor what a tag means."""
+    return Remedy(
+        title="say what the tags mean: `fitdoctor analyze LOGDIR --map TAG=loss:train`",
+        why="a value whose meaning is unknown is left out of every judgement",
+        confirm="`fitdoctor signals LOGDIR` shows the tag beside its signal",
+    )
+
+
+def restore_whole_state() -> Remedy:
+    """Restore optimizer, scheduler, scaler and sampler with the weights."""
+    return Remedy(
+        title="when resuming, restore optimizer, scheduler, loss scaler and data order with the weights",
+        why="an optimizer that starts with empty moments takes full-size steps in unknown directions",
+        code={
+            "pytorch": (
+                "torch.save({'model': model.state_dict(), 'opt': optimizer.state_dict(),\n"
+                "            'sched': scheduler.state_dict(), 'step': step}, path)\n"
+                "optimizer.load_state_dict(ckpt['opt']); scheduler.load_state_dict(ckpt['sched'])"
+            ),
+            "lightning": "trainer.fit(model, ckpt_path='last.ckpt')     # restores all of it",
+            "transformers": "trainer.train(resume_from_checkpoint=True)",
+        },
+        confirm="loss, gradient norm and learning rate continue where they stopped",
+    )
+
+
+def write_one_log_per_run() -> Remedy:
+    """One folder per run."""
+    return Remedy(
+        title="write each run into its own folder, and give a resumed run its old step numbers",
+        why="two runs in one log overwrite each other's steps; only the later value of a step can be used",
+        code={"pytorch": "writer = SummaryWriter(logdir, purge_step=first_step_after_resume)"},
     )
