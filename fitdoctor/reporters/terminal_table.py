@@ -1,0 +1,117 @@
+"""Many reports -> terminal: one row per run as it is judged, then the sick ones whole."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+from itertools import count
+
+from rich.console import Console
+
+from fitdoctor.report import Report
+from fitdoctor.reporters import terminal, wording
+from fitdoctor.reporters.harmless import one_line
+from fitdoctor.reporters.page import Page
+
+IN_FULL = 3
+"""How many sick runs are shown in full when nothing else is asked for: about three screens."""
+
+_COLUMNS = (("verdict", 14), ("root cause", 26), ("onset", 14), ("confidence", 10), ("run", 0))
+_NARROW_COLUMNS = (("verdict", 14), ("root cause", 20), ("onset", 0), ("confidence", 0), ("run", 0))
+
+
+def show_all(
+    reports: Iterable[Report], console: Console, *, verbose: bool = False, quiet: bool = False, in_full: int = IN_FULL
+) -> None:
+    """Write the reports as they come: a single one whole, several as a table first.
+
+    Args:
+        reports: judged one by one; each row is written when its report is there.
+        console: where to.
+        verbose: as in `terminal.show`.
+        quiet: leave out the whole reports.
+        in_full: how many of the sick runs are shown whole, the worst first.
+    """
+    waiting = iter(reports)
+    first, second = next(waiting, None), next(waiting, None)
+    if first is None:
+        return
+    if second is None:
+        terminal.show(first, console, verbose=verbose, quiet=quiet)
+        return
+
+    page = Page(console)
+    verdicts: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
+    worst: list[tuple[tuple[int, int], int, Report]] = []  # a heap of the reports to show whole
+    order = count()
+    _head(page)
+    for report in _chain(first, second, waiting):
+        _row(page, report)
+        verdicts[report.verdict] += 1
+        totals.update(report.counts)
+        if report.verdict == "sick" and not quiet and in_full:
+            heapq.heappush(worst, (_badness(report), -next(order), report))
+            if len(worst) > in_full:
+                heapq.heappop(worst)
+    shown = [report for _, _, report in sorted(worst, key=lambda item: item[:2], reverse=True)]
+    for report in shown:
+        page.gap()
+        page.write((("-" if page.plain else "─") * page.width, "dim"))
+        terminal.show(report, console, verbose=verbose)
+    page.gap()
+    _closing(page, verdicts, totals, left=0 if quiet else verdicts["sick"] - len(shown))
+
+
+def _chain(first: Report, second: Report, rest: Iterable[Report]) -> Iterable[Report]:
+    yield first
+    yield second
+    yield from rest
+
+
+def _badness(report: Report) -> tuple[int, int]:
+    root = report.diagnoses[0].root
+    return root.severity.rank, root.confidence.rank
+
+
+def _widths(page: Page) -> list[tuple[str, int]]:
+    return list(_NARROW_COLUMNS if page.width < 76 else _COLUMNS)
+
+
+def _head(page: Page) -> None:
+    cells = [f"{name:<{width}}" for name, width in _widths(page) if width or name == "run"]
+    page.verbatim((" ".join(cells), "dim"))
+
+
+def _row(page: Page, report: Report) -> None:
+    state = terminal.state_of(report)
+    root = report.diagnoses[0].root if report.verdict == "sick" and report.diagnoses else None
+    mark, style = terminal.symbol(page, state)
+    unit = str(report.facts.get("step_unit", "step"))
+    texts = {
+        "verdict": f"{mark} {report.verdict}",
+        "root cause": one_line(root.rule) if root else "",
+        "onset": f"{unit} {root.onset:,}" if root else "",
+        "confidence": str(root.confidence) if root else "",
+    }
+    cells: list[tuple[str, str]] = []
+    used = 0
+    for name, width in _widths(page):
+        if name != "run" and width:
+            text = one_line(texts[name], width)
+            cells.append((f"{text:<{width}} ", style if name in ("verdict", "root cause") else "dim"))
+            used += width + 1
+    # The name comes last, whole where the output has no edge: a pipe may want to search for it.
+    room = max(16, page.console.width - used) if page.console.is_terminal else 0
+    page.verbatim(*cells, one_line(report.run, room))
+
+
+def _closing(page: Page, verdicts: Counter[str], totals: Counter[str], *, left: int) -> None:
+    runs = wording.plural(verdicts.total(), "run")
+    page.write((f"{runs}: {verdicts['sick']:,} sick, {verdicts['healthy']:,} healthy, "
+                f"{verdicts['cannot judge']:,} cannot be judged", "bold"))  # fmt: skip
+    page.write(wording.summary(totals, []), " (over all runs)")
+    if left > 0:
+        page.write((f"{left:,} more sick {'run' if left == 1 else 'runs'} not shown whole: "
+                    "--run NAME for one of them, --full N for the N worst", "dim"))  # fmt: skip
