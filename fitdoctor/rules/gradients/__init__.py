@@ -1,0 +1,1 @@
+"""Gradients that explode, vanish, spike or are cut."""

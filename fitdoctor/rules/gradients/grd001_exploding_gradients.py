@@ -1,0 +1,143 @@
+"""GRD001 exploding-gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+
+from fitdoctor.curves import Curve, find_curve, place
+from fitdoctor.finding import Confidence, Evidence, Finding, Severity
+from fitdoctor.norms import rise_before, total_gradient_norm
+from fitdoctor.remedies import check_initialisation, clip_gradients, lower_learning_rate, warm_up
+from fitdoctor.rule import CannotJudge, rule
+from fitdoctor.run import FloatArray, IntArray, Run, Series, Span
+from fitdoctor.signals import GRAD_NORM, LOSS, Signal
+from fitdoctor.stats import block_edges
+
+
+@rule(
+    "GRD001",
+    "exploding-gradients",
+    needs=[(Signal(GRAD_NORM), Signal(GRAD_NORM, layer="*")), LOSS],
+    explains=["nonfinite-loss", "hidden-nonfinite", "loss-divergence", "loss-spikes"],
+    since="0.1.0",
+)
+def exploding_gradients(
+    run: Run, *, decades: float = 1.0, hold: int = 3, window: int = 50, sigmas: float = 5.0, harm: float = 0.05
+) -> Iterator[Finding]:
+    """The gradient norm grows far above its own past, and the loss with it.
+
+    Why it matters:
+        A step is as long as the gradient times the learning rate. When gradients grow tenfold, so do the
+        steps of SGD; they leave the region in which the gradient pointed downhill, and the loss breaks away.
+
+    How it is measured:
+        On the norm of the whole gradient (or the root of the summed squares of the layers'). Either the
+        norm rose by `decades` within the `window` logged points before the loss stopped being finite. Or
+        block medians of its logarithm stand `decades` above the median of all blocks before them, for
+        `hold` blocks in a row, while the smoothed training loss rises by more than `sigmas` standard
+        deviations of its noise and `harm` of the range it had covered, and stays there. Growth of the norm
+        alone, with a falling loss, is normal and is not reported.
+
+    Options:
+        decades: least growth of the norm as a power of ten.
+        hold: blocks in a row, of 60 per run.
+        window: logged points before a non-finite loss.
+        sigmas: least rise of the loss in standard deviations of its noise.
+        harm: least rise of the loss as a share of the range it had covered.
+
+    When it is wrong:
+        The norm of unscaled mixed-precision gradients contains the loss scale. A learning rate that is too
+        high lets the norm grow as a consequence; the two look alike in a log.
+
+    What to do:
+        If the norm is already high at the first step, fix initialisation and normalisation. Else warm up,
+        clip at the 90th percentile of the sound norms, and lower the learning rate last.
+
+    References:
+        Pascanu et al. 2013; Godbole et al. 2023, Deep Learning Tuning Playbook (clipping before a lower
+        learning rate). One decade and three blocks are design values, checked on the AlgoPerf logs.
+    """
+    norm = total_gradient_norm(run)
+    loss = run.get(LOSS)
+    assert loss is not None  # the rule needs it
+    if norm is None:
+        raise CannotJudge("layers were logged at different steps, so that there is no norm of the whole gradient")
+    found = _before_nonfinite(norm, loss, decades, window) or _sustained(norm, loss, run, decades, hold, sigmas, harm)
+    if found is None:
+        if int(np.isfinite(norm.values).sum()) < 12:
+            raise CannotJudge(f"{len(norm.finite)} finite gradient norms, 12 are needed")
+        return
+    onset, before, after = found
+    yield _finding(run, norm, loss, onset, before, after)
+
+
+def _before_nonfinite(norm: Series, loss: Series, decades: float, window: int) -> tuple[int, float, float] | None:
+    """Onset, level before and level after of a rise that ends in a non-finite loss or norm."""
+    ends = [int(s.steps[np.argmax(~np.isfinite(s.values))]) for s in (loss, norm) if not np.isfinite(s.values).all()]
+    if not ends or bool(np.isfinite(loss.values).all()):
+        return None
+    stop = int(np.searchsorted(norm.steps, min(ends)))
+    past = norm[:stop].finite
+    past = past[past.values > 0]
+    if len(past) < 6 or rise_before(norm.values, stop, window) < decades:
+        return None
+    reference = float(np.median(past.values[: max(len(past) - window, len(past) // 2)]))
+    calm = np.flatnonzero(past.values <= reference * 10 ** (0.5 * decades))
+    onset = int(past.steps[min(int(calm[-1]) + 1, len(past) - 1)]) if len(calm) else past.span.first
+    return onset, reference, float(np.median(past.values[-3:]))
+
+
+def _sustained(
+    norm: Series, loss: Series, run: Run, decades: float, hold: int, sigmas: float, harm: float
+) -> tuple[int, float, float] | None:
+    """Onset, level before and level after of a lasting rise that took the loss with it."""
+    finite = norm.finite
+    finite = finite[finite.values > 0]
+    curve = find_curve(run, LOSS)
+    if len(finite) < 12 or curve is None:
+        return None
+    steps, logs = _blocks(finite)
+    for i in range(max(3, len(logs) // 10), len(logs) - hold + 1):
+        before = float(np.median(logs[:i]))
+        if np.all(logs[i : i + hold] >= before + decades):
+            onset = int(steps[i])
+            if _loss_broke_away(curve, onset, sigmas, harm):
+                return onset, 10**before, 10 ** float(np.median(logs[i:]))
+    return None
+
+
+def _blocks(series: Series) -> tuple[IntArray, FloatArray]:
+    """First step and median log10 of at most 60 blocks."""
+    edges = block_edges(len(series), 60)
+    logs = np.log10(series.values)
+    return series.steps[edges[:-1]], np.array([np.median(logs[a:b]) for a, b in pairwise(edges)])
+
+
+def _loss_broke_away(curve: Curve, onset: int, sigmas: float, harm: float) -> bool:
+    """The loss ends above the best it had reached by the onset."""
+    reached = curve.smooth[curve.steps <= onset]
+    best = float(reached.min()) if len(reached) else curve.start
+    covered = max(curve.start - best, 0.0) or abs(best)
+    return curve.final - best > max(sigmas * curve.noise, harm * covered)
+
+
+def _finding(run: Run, norm: Series, loss: Series, onset: int, before: float, after: float) -> Finding:
+    factor = after / before
+    optimizer_clips = run.facts.get("clip_norm") is not None
+    fixes = (warm_up(), clip_gradients(before), lower_learning_rate(), check_initialisation())
+    return Finding(
+        message=f"gradient norm grew {factor:.2g}-fold, from {before:.3g} to {after:.3g}, from {place(run, onset)} on",
+        severity=Severity.ERROR,
+        confidence=Confidence.HIGH,
+        span=Span(onset, norm.span.last),
+        evidence=(
+            Evidence.of(norm, f"{after:.3g}", f"near its past level, {before:.3g}", marks=((onset, "growth begins"),)),
+            Evidence.of(loss, "rises with it", "falling, or flat", marks=((onset, "gradient grows"),)),
+        ),
+        remedies=fixes[:1] + fixes[2:] if optimizer_clips else fixes,
+        could_be=("lr-too-high", "bad initialisation", "outlier batches"),
+        settle_with="the gradient norm of the same batch at the initial weights: normal there means the learning rate",
+    )

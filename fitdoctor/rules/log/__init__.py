@@ -1,0 +1,1 @@
+"""What the log itself lacks or lost."""

@@ -1,0 +1,1 @@
+"""Loss and model that do not fit together."""
