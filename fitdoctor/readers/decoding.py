@@ -60,15 +60,18 @@ def decode(data: bytes) -> str:
 def number(cell: str, decimal: str = ".") -> float | None:
     """The number in a cell of text, or None where there is none.
 
-    Takes what loops really print: ``85.3%``, ``tensor(0.5, device='cuda:0')``, ``[0.5]``, ``nan``, ``-inf``.
+    Takes what loops really print: ``85.5%``, which is 0.855, ``tensor(0.5, device='cuda:0')``, ``[0.5]``, ``nan``, ``-inf``.
 
     Example:
-        >>> number("1e-3"), number(" 85.3% "), number("tensor(0.25, grad_fn=<NllLossBackward0>)")
-        (0.001, 85.3, 0.25)
+        >>> number("1e-3"), number(" 85.5% "), number("tensor(0.25, grad_fn=<NllLossBackward0>)")
+        (0.001, 0.855, 0.25)
         >>> number("None"), number("resnet18"), number("0,5", decimal=",")
         (None, None, 0.5)
     """
-    text = cell.strip().strip("\"'").rstrip("%").rstrip()
+    text = cell.strip().strip("\"'")
+    if text.endswith("%"):
+        part = number(text[:-1], decimal)
+        return None if part is None else part / 100
     if decimal != ".":
         text = text.replace(decimal, ".")
     if not _PLAIN.fullmatch(text):

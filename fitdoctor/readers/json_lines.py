@@ -76,3 +76,21 @@ def numbers_in(value: Mapping[str, Any], prefix: str = "", depth: int = _DEPTH) 
             found = as_number(item)
             if found is not None:
                 yield tag, found
+
+
+def objects_of_list(text: str) -> Iterator[Any]:
+    """The whole values at the beginning of a JSON list that is cut.
+
+    Example:
+        >>> list(objects_of_list('[{"a": 1}, {"a": 2}, {"a"'))
+        [{'a': 1}, {'a': 2}]
+    """
+    decoder, at = json.JSONDecoder(), text.find("[") + 1
+    while 0 < at < len(text):
+        while at < len(text) and text[at] in " \t\r\n,":
+            at += 1
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return
+        yield value

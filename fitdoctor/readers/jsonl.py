@@ -15,7 +15,7 @@ from fitdoctor.errors import ReadError
 from fitdoctor.readers.columns import Cells, is_epoch, is_step, is_wall_time, series_of
 from fitdoctor.readers.csv_dialect import looks_like_metric
 from fitdoctor.readers.decoding import decode, moment, read_bytes
-from fitdoctor.readers.json_lines import numbers_in, parse
+from fitdoctor.readers.json_lines import numbers_in, objects_of_list, parse
 from fitdoctor.readers.raw import RawRun
 from fitdoctor.readers.settings import flattened, settings_beside
 from fitdoctor.run import Fact, Note
@@ -130,25 +130,10 @@ def _listed(text: str, bad: list[int] | None) -> Iterator[Mapping[str, Any]]:
     try:
         rows = parse(text)
     except ValueError:
-        rows = _cut_list(text)
+        rows = objects_of_list(text)
         if bad is not None:
             bad.append(text.count("\n") + 1)
     yield from (row for row in rows if isinstance(row, Mapping))
-
-
-def _cut_list(text: str) -> Iterator[Any]:
-    """The whole objects at the beginning of a list that is cut."""
-    import json
-
-    decoder, at = json.JSONDecoder(), 1
-    while at < len(text):
-        while at < len(text) and text[at] in " \t\r\n,":
-            at += 1
-        try:
-            value, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            return
-        yield value
 
 
 def _run_of(path: Path) -> RawRun:
