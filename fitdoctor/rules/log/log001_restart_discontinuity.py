@@ -1,0 +1,127 @@
+"""LOG001 restart-discontinuity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fitdoctor.curves import learning_rate, place
+from fitdoctor.finding import Confidence, Evidence, Finding, Severity
+from fitdoctor.norms import total_gradient_norm
+from fitdoctor.remedies import restore_whole_state, write_one_log_per_run
+from fitdoctor.rule import rule
+from fitdoctor.run import Run, Series, Span
+from fitdoctor.signals import LOSS
+from fitdoctor.stats import mad_sigma
+
+
+@rule("LOG001", "restart-discontinuity", needs=[], explains=["loss-spikes", "gradient-spikes"], since="0.1.0")
+def restart_discontinuity(
+    run: Run, *, sigmas: float = 5.0, share: float = 0.05, around: int = 20, least: int = 8
+) -> Iterator[Finding]:
+    """The run was resumed, and its curves do not continue where they stopped.
+
+    Why it matters:
+        A resume that restores the weights alone starts with empty optimizer moments, another learning rate
+        or other data. The curves jump, and what looks like instability is bookkeeping.
+
+    How it is measured:
+        At each restart the log shows (a step that goes back, or a new file), the medians of the `around`
+        logged values before and after are compared, for training loss, gradient norm and learning rate. A
+        jump is more than `sigmas` standard deviations of the noise before and more than `share` of the range
+        of the curve (for the learning rate: more than a factor of 1.2). With a jump it is a warning, without
+        a note.
+
+    Options:
+        sigmas: least jump in standard deviations of the noise.
+        share: least jump as a share of the curve's range.
+        around: logged values on each side.
+        least: fewest values on each side.
+
+    When it is wrong:
+        A resume that changes data, batch size or learning rate on purpose jumps as well.
+
+    What to do:
+        Restore optimizer, scheduler, loss scaler and data order together with the weights.
+
+    References:
+        PyTorch documentation, saving and loading a general checkpoint. Thresholds are design values.
+    """
+    restarts = [n for n in run.notes if n.kind == "restart"]
+    if not restarts:
+        return
+    steps = sorted({n.step for n in restarts if n.step is not None})
+    curves = [(s, False) for s in (run.get(LOSS), total_gradient_norm(run)) if s is not None]
+    rate = learning_rate(run)
+    if rate is not None:
+        curves.append((rate, True))
+    jumps = [
+        evidence
+        for series, is_rate in curves
+        if (evidence := _jump(run, series.finite, steps, sigmas, share, around, least, is_rate)) is not None
+    ]
+    span = run.steps or Span(0, 0)
+    first = steps[0] if steps else span.first
+    times = f"{len(restarts)} times" if len(restarts) > 1 else "once"
+    where = f" ({place(run, first)})" if steps else ""
+    said = tuple(Evidence(e.signal, e.span, e.observed, e.expected, e.points, e.marks) for e in jumps) or _as_told(
+        run, [n.text for n in restarts], steps
+    )
+    names = ", ".join(str(e.signal) for e in jumps)
+    yield Finding(
+        message=f"run was resumed {times}{where}, {f'and {names} jumped there' if jumps else 'without a jump'}"[:100],
+        severity=Severity.WARNING if jumps else Severity.NOTE,
+        confidence=Confidence.MEDIUM if jumps else Confidence.HIGH,
+        span=Span(min(first, span.last), span.last),
+        evidence=said,
+        remedies=(restore_whole_state(), write_one_log_per_run()) if jumps else (),
+        could_be=("settings changed on purpose",) if jumps else (),
+    )
+
+
+def _as_told(run: Run, texts: list[str], steps: list[int]) -> tuple[Evidence, ...]:
+    """The readers' own words, on the loss curve where there is one."""
+    loss = run.get(LOSS) or next(iter(run.series), None)
+    if loss is None:
+        return ()
+    return (Evidence.of(loss, texts[0], marks=tuple((s, "resumed") for s in steps[:5])),)
+
+
+def _jump(
+    run: Run, series: Series, steps: list[int], sigmas: float, share: float, around: int, least: int, is_rate: bool
+) -> Evidence | None:
+    """Evidence of the largest jump of a series at a restart, or None."""
+    worst: tuple[float, int, float, float] | None = None
+    reach = float(np.ptp(series.values)) if len(series) else 0.0
+    for step in steps:
+        at = int(np.searchsorted(series.steps, step))
+        before, after = series.values[max(0, at - around) : at], series.values[at : at + around]
+        if len(before) < least or len(after) < least:
+            continue
+        if is_rate:
+            size, limit = _rate_jump(before, after)
+        else:
+            size = abs(float(np.median(after[:5])) - float(np.median(before[-5:])))
+            limit = max(sigmas * mad_sigma(np.diff(before)) / np.sqrt(2), share * reach)
+        if size > limit and (worst is None or size / max(limit, 1e-300) > worst[0]):
+            old, new = (before[-1], after[0]) if is_rate else (np.median(before[-5:]), np.median(after[:5]))
+            worst = (size / max(limit, 1e-300), step, float(old), float(new))
+    if worst is None:
+        return None
+    _, step, old, new = worst
+    return Evidence.of(
+        series,
+        f"{new:.4g} after the restart at {place(run, step)}, {old:.4g} before",
+        "the same level on both sides",
+        marks=((step, "resumed"),),
+    )
+
+
+def _rate_jump(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
+    """Size of the learning rate's jump in logs, and what its own pace and a factor of 1.2 allow."""
+    logs = np.log(np.maximum(np.concatenate([before, after]), 1e-300))
+    changes = np.abs(np.diff(logs))
+    size = float(changes[len(before) - 1])
+    usual = float(np.max(np.delete(changes, len(before) - 1), initial=0.0))
+    return size, max(float(np.log(1.2)), 2 * usual)

@@ -1,0 +1,221 @@
+"""SCH003 scheduler-misstepped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fitdoctor.curves import find_curve, learning_rate, place
+from fitdoctor.finding import Confidence, Evidence, Finding, Severity
+from fitdoctor.plans import planned_length, steps_per_epoch, whole_length
+from fitdoctor.remedies import step_scheduler_once
+from fitdoctor.rule import CannotJudge, rule
+from fitdoctor.run import Run, Series, Span
+from fitdoctor.schedules import Schedule, recognise
+from fitdoctor.signals import LOSS, LR, Signal
+
+ENDING = ("cosine", "one-cycle", "linear", "polynomial")
+"""Schedules that are built with the number of steps they take."""
+
+
+@rule(
+    "SCH003",
+    "scheduler-misstepped",
+    needs=[(Signal(LR), Signal(LR, layer="*"))],
+    explains=["lr-decay-too-early", "plateau", "underfitting", "no-learning", "loss-divergence"],
+    since="0.1.0",
+)
+def scheduler_misstepped(
+    run: Run, *, spent: float = 0.01, early: float = 0.1, idle: float = 0.2, left: float = 0.2, least: int = 8
+) -> Iterator[Finding]:
+    """The schedule's length does not match the run: it was stepped too often, too rarely, or not at all.
+
+    Why it matters:
+        A scheduler counts its own calls. Stepped once per batch with a length in epochs, the rate is gone
+        after the first epochs, or goes up and down again; stepped once per epoch with a length in batches,
+        it never falls.
+
+    How it is measured:
+        From the shape of the logged learning rate. (1) A cosine that falls and then gradually rises again
+        ran past its end: a warning when the run ends above `left` of the peak. (2) The rate falls below
+        `spent` of its peak within the first `early` of the run and stays there. (3) A schedule that is built
+        with its own length reaches its end and stays below `spent` of the peak for more than `idle` of the
+        run. (4) A finished run ends above `left` of the peak, on a curve that would have gone on for more
+        than a tenth of the run. (5) A step schedule with a known epoch length cuts more than once an epoch.
+        (6) The log names a scheduler, and the rate never moves.
+
+    Options:
+        spent: share of the peak below which the rate hardly moves the weights.
+        early: share of the run.
+        idle: share of the run spent at the schedule's lowest value.
+        left: share of the peak.
+        least: fewest logged learning rates.
+
+    When it is wrong:
+        A run stopped early ends in the middle of its schedule; only runs known to be finished are reported
+        for that. A tail at a small constant rate can be meant. Warm restarts, cyclic and one-cycle
+        schedules, warm-up and constant rates are healthy and are not reported.
+
+    What to do:
+        Give the scheduler the number of times it is really called, and call it once per optimizer step.
+
+    References:
+        PyTorch documentation: CosineAnnealingLR is periodic beyond T_max; OneCycleLR is stepped per batch.
+        Loshchilov and Hutter 2017 for warm restarts. Shares are design values.
+    """
+    rate = learning_rate(run)
+    assert rate is not None  # the rule needs it
+    rate = rate.finite
+    if len(rate) < least:
+        raise CannotJudge(f"{len(rate)} learning rates logged, {least} are needed")
+    schedule = recognise(rate)
+    if schedule is None or schedule.peak <= 0:
+        raise CannotJudge("the learning rate is 0 throughout")
+    checks = (
+        _rises_again(run, rate, schedule, left),
+        _never_moves(run, rate, schedule),
+        _cuts_within_epochs(run, rate, schedule),
+        _spent_early(run, rate, schedule, spent, early, idle),
+        _never_arrives(run, rate, schedule, left),
+    )
+    found = next((f for f in checks if f is not None), None)
+    if found is not None:
+        yield found
+    elif run.finished is False and planned_length(run) is None:
+        raise CannotJudge("the run is not finished and its planned length is unknown; set the fact planned_steps")
+
+
+def _total(run: Run) -> int | None:
+    """Number of steps of the whole run, or None while it is not known."""
+    try:
+        whole = whole_length(run)
+    except CannotJudge:
+        return None
+    return whole.last - whole.first + 1
+
+
+def _rises_again(run: Run, rate: Series, schedule: Schedule, left: float) -> Finding | None:
+    if not schedule.rises_again or schedule.kind != "cyclic":
+        return None
+    valley = next(s.last for s in schedule.segments if s.direction == "down")
+    waves = "" if schedule.cycles == 1 else f", {schedule.cycles} times"
+    high = schedule.final > left * schedule.peak
+    return Finding(
+        message=f"learning rate falls until {place(run, valley)} and then rises again{waves}",
+        severity=Severity.WARNING if high else Severity.NOTE,
+        confidence=Confidence.HIGH if schedule.cycles == 1 else Confidence.MEDIUM,
+        span=Span(valley, rate.span.last),
+        evidence=(
+            Evidence.of(
+                rate,
+                f"{schedule.final:.3g} at the end, {schedule.final / schedule.peak:.0%} of its peak",
+                "its lowest value at the end",
+                marks=((valley, "end of the cosine"),),
+            ),
+        ),
+        remedies=(step_scheduler_once(_total(run), run.step_unit),),
+        could_be=() if schedule.cycles == 1 else ("a cosine wave that is meant",),
+    )
+
+
+def _never_moves(run: Run, rate: Series, schedule: Schedule) -> Finding | None:
+    named = str(run.facts.get("lr_scheduler", run.facts.get("schedule", ""))).lower()
+    if schedule.kind != "constant" or not named or any(word in named for word in ("constant", "none", "plateau")):
+        return None
+    if schedule.warmup_steps or _total(run) is None or rate.span.last < 0.9 * (_total(run) or 0):
+        return None
+    return Finding(
+        message=f"learning rate stays at {schedule.final:.3g} although the log names the scheduler {named[:30]!r}",
+        severity=Severity.WARNING,
+        confidence=Confidence.MEDIUM,
+        span=rate.span,
+        evidence=(Evidence.of(rate, f"{schedule.final:.3g} at all {len(rate)} points", "a rate that falls"),),
+        remedies=(step_scheduler_once(_total(run), run.step_unit),),
+        could_be=("the log shows another parameter group", "a schedule whose first change lies beyond the run"),
+    )
+
+
+def _cuts_within_epochs(run: Run, rate: Series, schedule: Schedule) -> Finding | None:
+    per_epoch = steps_per_epoch(run)
+    if per_epoch is None or schedule.kind != "step" or not 0 < schedule.every < 0.9 * per_epoch:
+        return None
+    if len(schedule.milestones) < 3:
+        return None
+    times = per_epoch / schedule.every
+    return Finding(
+        message=f"learning rate is cut {times:.1f} times an epoch, every {schedule.every} of {per_epoch} steps",
+        severity=Severity.WARNING,
+        confidence=Confidence.HIGH,
+        span=Span(schedule.milestones[0], rate.span.last),
+        evidence=(
+            Evidence.of(
+                rate,
+                f"x{schedule.factor:.3g} every {schedule.every} steps",
+                f"cuts at ends of epochs, every {per_epoch} steps",
+                marks=tuple((m, "cut") for m in schedule.milestones[:5]),
+            ),
+        ),
+        remedies=(step_scheduler_once(None, "epoch"),),
+    )
+
+
+def _spent_early(run: Run, rate: Series, schedule: Schedule, spent: float, early: float, idle: float) -> Finding | None:
+    total = _total(run)
+    if total is None or schedule.final > spent * schedule.peak or schedule.kind in ("warm-restarts", "constant"):
+        return None
+    high = np.flatnonzero(rate.values > spent * schedule.peak)
+    at = int(rate.steps[high[-1] + 1])
+    done = (at - rate.span.first) / total
+    seen = (rate.span.last - at) / total  # what has not been logged yet may still rise
+    ran_out = (
+        schedule.kind in ENDING and seen > idle and schedule.final <= 1.01 * float(rate.values[high[-1] + 1 :].min())
+    )
+    if not (done < early and seen > 0.5) and not ran_out:
+        return None
+    curve = find_curve(run, LOSS)
+    unlearned = done < early and curve is not None and curve.final > 0.9 * curve.start > 0
+    return Finding(
+        message=f"learning rate is below {spent:.0%} of its peak after {done:.0%} of the run ({place(run, at)})",
+        severity=Severity.ERROR if unlearned else Severity.WARNING,
+        confidence=Confidence.HIGH if done < early else Confidence.MEDIUM,
+        span=Span(at, rate.span.last),
+        evidence=(
+            Evidence.of(
+                rate,
+                f"{schedule.final:.3g} from {place(run, at)} on, peak {schedule.peak:.3g} ({schedule})",
+                "its lowest value near the end of the run",
+                marks=((at, "spent"),),
+            ),
+            *((Evidence.of(curve.series, f"{curve.final:.4g} at the end"),) if curve is not None else ()),
+        ),
+        remedies=(step_scheduler_once(total, run.step_unit),),
+        could_be=("lr-decay-too-early",),
+    )
+
+
+def _never_arrives(run: Run, rate: Series, schedule: Schedule, left: float) -> Finding | None:
+    total = _total(run)
+    end = schedule.planned_end
+    if total is None or end is None or schedule.kind not in ENDING or schedule.final <= left * schedule.peak:
+        return None
+    planned = planned_length(run)
+    complete = run.finished is True or (planned is not None and rate.span.last >= 0.98 * planned)
+    if not complete or end - rate.span.first <= 1.1 * total:
+        return None
+    return Finding(
+        message=f"run ends at {schedule.final / schedule.peak:.0%} of the peak learning rate; "
+        f"its {schedule.kind} schedule ends at {run.step_unit} {end}",
+        severity=Severity.WARNING,
+        confidence=Confidence.MEDIUM,
+        span=Span(rate.span.last, rate.span.last),
+        evidence=(
+            Evidence.of(
+                rate,
+                f"{schedule.final:.3g} at {place(run, rate.span.last)}",
+                f"near its lowest value; the {schedule.kind} would get there at {run.step_unit} {end}",
+            ),
+        ),
+        remedies=(step_scheduler_once(total, run.step_unit),),
+        could_be=("a run that was stopped early",),
+    )

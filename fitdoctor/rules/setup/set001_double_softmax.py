@@ -1,0 +1,141 @@
+"""SET001 double-softmax."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fitdoctor.curves import begins_at_start, place
+from fitdoctor.finding import Confidence, Evidence, Finding, Severity
+from fitdoctor.remedies import pass_raw_logits
+from fitdoctor.rule import CannotJudge, rule
+from fitdoctor.run import FloatArray, IntArray, Run, Series, Span
+from fitdoctor.signals import ACCURACY, LOSS
+
+
+@rule(
+    "SET001",
+    "double-softmax",
+    needs=[LOSS],
+    explains=["plateau", "underfitting", "lr-noise-floor"],
+    since="0.1.0",
+)
+def double_softmax(
+    run: Run, *, accurate: float = 0.7, margin: float = 0.02, spread: float = 0.15, least: int = 8
+) -> Iterator[Finding]:
+    """The loss stops at the floor of a softmax that is applied twice, while accuracy is high.
+
+    Why it matters:
+        Cross-entropy applies softmax itself. Fed with probabilities, which lie between 0 and 1, it sees
+        every answer as unsure: its gradient fades, training slows down, and the loss has a floor.
+
+    How it is measured:
+        With C classes, the loss of probabilities lies between ln(1 + (C - 1) / e) and 1 above it, and near
+        that floor + 1 - accuracy once the model is sure. All logged losses lie in that band (within
+        `margin`), accuracy is above `accurate`, and the late losses are where the accuracy says they should
+        be, within `spread`. C comes from the fact classes, or from an initial loss of ln C.
+
+    Options:
+        accurate: least accuracy; below it other causes keep the loss up as well.
+        margin: tolerance of the band, in nats.
+        spread: largest distance from floor + 1 - accuracy, in nats.
+        least: fewest steps with both loss and accuracy.
+
+    When it is wrong:
+        Label smoothing and soft targets give the loss a floor as well, at another height; known label smoothing
+        is left alone. With two classes the floor is low, and more accuracy is asked for.
+
+    What to do:
+        Remove the softmax from the model's forward pass.
+
+    References:
+        PyTorch documentation, torch.nn.CrossEntropyLoss: the input is expected to contain unnormalised
+        logits. The floor follows from a one-hot input: -ln(e / (e + C - 1)).
+    """
+    if float(run.facts.get("label_smoothing", 0) or 0) > 0:
+        raise CannotJudge("label smoothing gives the loss a floor of its own")
+    pair = _pair(run, least)
+    if pair is None:
+        raise CannotJudge(f"loss and accuracy of the same split at {least} common steps are needed")
+    loss, accuracy, losses, accuracies, steps = pair
+    classes = _classes(run, loss)
+    late = slice(len(steps) - max(3, len(steps) // 3), None)
+    level, correct = float(np.median(losses[late])), float(np.median(accuracies[late]))
+    fits = [f for c in classes if (f := _fit(c, losses, level, correct, margin, spread)) is not None]
+    if not fits or correct < (accurate if fits[0].classes > 2 else 0.95):
+        return
+    best = min(fits, key=lambda f: f.distance)
+    onset = int(steps[np.argmax(losses <= best.floor + 1 - correct + spread)])
+    yield Finding(
+        message=f"{loss.signal} stops at {level:.3f}, the floor of a softmax applied twice, accuracy {correct:.3f}",
+        severity=Severity.WARNING,
+        confidence=Confidence.HIGH if best.distance < 0.05 and best.classes > 2 else Confidence.MEDIUM,
+        span=Span(onset, loss.span.last),
+        evidence=(
+            Evidence.of(
+                loss,
+                f"{level:.3f}, never below {float(losses.min()):.3f}",
+                f"far below {best.floor:.3f} = ln(1 + {best.classes - 1}/e) at an accuracy of {correct:.3f}",
+                marks=((onset, f"floor from {place(run, onset)}"),),
+            ),
+            Evidence.of(accuracy, f"{correct:.3f}"),
+        ),
+        remedies=(pass_raw_logits(),),
+        could_be=("label smoothing", "soft targets"),
+        settle_with="print(model(x).sum(dim=-1)): rows that sum to 1 are probabilities (one batch)",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """How well one number of classes explains the losses."""
+
+    classes: int
+    floor: float
+    distance: float
+
+
+def _fit(classes: int, losses: FloatArray, level: float, correct: float, margin: float, spread: float) -> _Fit | None:
+    floor = math.log(1 + (classes - 1) / math.e)
+    inside = float(np.mean((losses >= floor - margin) & (losses <= floor + 1 + margin)))
+    distance = level - (floor + 1 - correct)
+    if inside < 0.99 or losses.min() < floor - margin or not -margin <= distance <= spread:
+        return None
+    return _Fit(classes, floor, abs(distance))
+
+
+def _pair(run: Run, least: int) -> tuple[Series, Series, FloatArray, FloatArray, IntArray] | None:
+    """Loss and accuracy of one split, and their values at common steps."""
+    for split in ("train", "val", "test"):
+        loss, accuracy = run.get(LOSS, split), run.get(ACCURACY, split)
+        if loss is None or accuracy is None:
+            continue
+        loss, accuracy = loss.finite, accuracy.finite
+        steps, i, j = np.intersect1d(loss.steps, accuracy.steps, assume_unique=True, return_indices=True)
+        if len(steps) >= least:
+            return loss, accuracy, loss.values[i], accuracy.values[j], steps
+    return None
+
+
+def _classes(run: Run, loss: Series) -> list[int]:
+    """Possible numbers of classes.
+
+    Raises:
+        CannotJudge: when neither a fact nor the first loss tells.
+    """
+    known = run.facts.get("classes")
+    if isinstance(known, (int, float)) and not isinstance(known, bool) and 2 <= known < 1e9:
+        return [int(known)]
+    if begins_at_start(run, loss) and len(loss) >= 3:
+        guess = math.exp(min(float(np.median(loss.values[:3])), 20.0))
+        near = [
+            c
+            for c in range(max(2, math.floor(0.95 * guess)), math.ceil(1.05 * guess) + 1)
+            if abs(c - guess) <= 0.06 * c
+        ]
+        if near and guess < 200:
+            return near
+    raise CannotJudge("the number of classes is unknown; set the fact classes")
