@@ -19,7 +19,7 @@ from fitdoctor.stats import block_edges, mad_sigma
 
 @rule("DAT001", "repeated-batch-order", needs=[LOSS], since="0.1.0")
 def repeated_batch_order(
-    run: Run, *, correlation: float = 0.3, z: float = 5.0, epochs: int = 3, batches: int = 20, neighbours: int = 9
+    run: Run, *, correlation: float = 0.3, z: float = 3.5, epochs: int = 3, batches: int = 20, neighbours: int = 9
 ) -> Iterator[Finding]:
     """The training loss repeats itself batch by batch in every epoch: the data is not shuffled anew.
 
@@ -37,7 +37,7 @@ def repeated_batch_order(
 
     Options:
         correlation: least mean correlation of the residual loss between epochs.
-        z: least correlation in standard deviations of chance.
+        z: least correlation in standard deviations of chance; 1.5 more when the epoch length is not known.
         epochs: fewest epochs.
         batches: fewest logged batches in an epoch.
         neighbours: batches over which common changes are taken away.
@@ -51,8 +51,8 @@ def repeated_batch_order(
 
     References:
         PyTorch documentation, DistributedSampler.set_epoch: without it the order is the same in every epoch.
-        The epochal sawtooth of Adam: arXiv 2410.10056. Thresholds from simulation: no false alarm in 2000
-        shuffled runs.
+        The epochal sawtooth of Adam: arXiv 2410.10056. Thresholds from simulation: one false alarm
+        in 4000 shuffled runs of 3 to 11 epochs with 20 to 119 batches.
     """
     loss = run.get(LOSS, per="step") or run.get(LOSS)
     assert loss is not None  # the rule needs it
@@ -71,7 +71,8 @@ def repeated_batch_order(
             return
         period = found
     repeated, deviations = _repetition(residual, period)
-    if repeated <= correlation or deviations <= z:
+    # A period that was searched for had many chances to stand out by luck.
+    if repeated <= correlation or deviations <= (z if known is not None else z + 1.5):
         return
     length = period * stride
     yield Finding(

@@ -24,7 +24,7 @@ from fitdoctor.signals import ACCURACY, LOSS
     since="0.1.0",
 )
 def double_softmax(
-    run: Run, *, accurate: float = 0.7, margin: float = 0.02, spread: float = 0.15, least: int = 8
+    run: Run, *, excess: float = 1.5, margin: float = 0.02, spread: float = 0.15, least: int = 8
 ) -> Iterator[Finding]:
     """The loss stops at the floor of a softmax that is applied twice, while accuracy is high.
 
@@ -35,11 +35,11 @@ def double_softmax(
     How it is measured:
         With C classes, the loss of probabilities lies between ln(1 + (C - 1) / e) and 1 above it, and near
         that floor + 1 - accuracy once the model is sure. All logged losses lie in that band (within
-        `margin`), accuracy is above `accurate`, and the late losses are where the accuracy says they should
-        be, within `spread`. C comes from the fact classes, or from an initial loss of ln C.
+        `margin`), the late losses are where the accuracy says they should be, within `spread`, and they are
+        `excess` times what a calibrated model of that accuracy would have. C comes from the fact classes, or from an initial loss of ln C.
 
     Options:
-        accurate: least accuracy; below it other causes keep the loss up as well.
+        excess: least ratio of the loss to that of a calibrated model with the same accuracy.
         margin: tolerance of the band, in nats.
         spread: largest distance from floor + 1 - accuracy, in nats.
         least: fewest steps with both loss and accuracy.
@@ -65,7 +65,12 @@ def double_softmax(
     late = slice(len(steps) - max(3, len(steps) // 3), None)
     level, correct = float(np.median(losses[late])), float(np.median(accuracies[late]))
     fits = [f for c in classes if (f := _fit(c, losses, level, correct, margin, spread)) is not None]
-    if not fits or correct < (accurate if fits[0].classes > 2 else 0.95):
+    fits = [
+        f
+        for f in fits
+        if level > excess * _calibrated(f.classes, correct) and correct > (0.95 if f.classes == 2 else 0.5)
+    ]
+    if not fits:
         return
     best = min(fits, key=lambda f: f.distance)
     onset = int(steps[np.argmax(losses <= best.floor + 1 - correct + spread)])
@@ -105,6 +110,14 @@ def _fit(classes: int, losses: FloatArray, level: float, correct: float, margin:
     if inside < 0.99 or losses.min() < floor - margin or not -margin <= distance <= spread:
         return None
     return _Fit(classes, floor, abs(distance))
+
+
+def _calibrated(classes: int, correct: float) -> float:
+    """Cross-entropy of a model that is as sure of each answer as it is often right."""
+    wrong = 1 - correct
+    if not 0 < wrong < 1:
+        return 0.0
+    return -correct * math.log(correct) - wrong * math.log(wrong / (classes - 1))
 
 
 def _pair(run: Run, least: int) -> tuple[Series, Series, FloatArray, FloatArray, IntArray] | None:
