@@ -12,16 +12,20 @@ with ``L(a ^ b) = L(a) ^ L(b)``. All of this module rests on that:
 from __future__ import annotations
 
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint32]
+_Word = TypeVar("_Word", np.uint8, np.uint32)
 
 _POLYNOMIAL = 0x82F63B78  # bit-reversed 0x1EDC6F41
 _MASK_DELTA = 0xA282EAD8  # of the TFRecord format, which stores checksums "masked"
 _STRIP = 256  # columns per lookup table: 256 KiB, so that it stays in the second-level cache
+FEW_SUMS = 16  # rows that are not summed up any further
+_SUMMED_AT_ONCE = 64
 _MANY = 512  # rows from which a lookup per column beats one lookup for a whole strip
 
 
@@ -162,36 +166,39 @@ def unmasked(stored: Words) -> Words:
     return np.asarray((rotated >> np.uint32(17)) | (rotated << np.uint32(15)), np.uint32)
 
 
-def _sum(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """XOR of all rows, uint8[w]; pairwise, so that each step is one long operation."""
-    while len(rows) > 1:
+def _sum(rows: NDArray[_Word]) -> NDArray[_Word]:
+    """XOR of all rows; by halves, so that each step is one long operation."""
+    while len(rows) > _SUMMED_AT_ONCE:
         half = (len(rows) + 1) // 2
-        folded = rows[:half].copy() if len(rows) % 2 else None
-        if folded is None:
-            rows = rows[:half] ^ rows[half:]
-        else:
-            folded[:-1] ^= rows[half:]
-            rows = folded
-    return rows[0]
+        rows = _folded(rows, half)
+    return np.asarray(np.bitwise_xor.reduce(rows, axis=0))
 
 
-def subset_sums(rows: Bytes) -> Bytes:
-    """XOR sums of about log2(n) subsets of the rows, and of all of them, uint8[k, w].
+def _folded(rows: NDArray[_Word], half: int) -> NDArray[_Word]:
+    """The rows from `half` on added to the first ones."""
+    if len(rows) == 2 * half:
+        return rows[:half] ^ rows[half:]
+    lower = rows[:half].copy()
+    lower[: len(rows) - half] ^= rows[half:]
+    return lower
+
+
+def subset_sums(rows: NDArray[_Word]) -> NDArray[_Word]:
+    """XOR sums of about log2(n) subsets of the rows that together cover them all.
 
     The rows are halved again and again: the sum of the upper half is one subset, then the upper
-    half is added to the lower one. Two rows part at exactly one halving, so some subset holds one
-    of them without the other.
+    half is added to the lower one. The last `FEW_SUMS` rows stay as they are. So of any two rows,
+    some subset holds one without the other.
+
+    Args:
+        rows: unsigned integers [n] or [n, w], n > 0.
+
+    Returns:
+        [k] or [k, w] of the same type.
     """
     sums = []
-    while len(rows) > 1:
+    while len(rows) > FEW_SUMS:
         half = (len(rows) + 1) // 2
-        upper = rows[half:]
-        sums.append(_sum(upper))
-        if len(rows) % 2:
-            lower = rows[:half].copy()
-            lower[:-1] ^= upper
-            rows = lower
-        else:
-            rows = rows[:half] ^ upper
-    sums.append(rows[0])
-    return np.array(sums)
+        sums.append(_sum(rows[half:]))
+        rows = _folded(rows, half)
+    return np.concatenate((np.array(sums, rows.dtype).reshape(-1, *rows.shape[1:]), rows))

@@ -11,17 +11,18 @@ import numpy as np
 from fitdoctor.readers.decoding import unreadable
 from fitdoctor.readers.raw import RawSeries
 from fitdoctor.readers.tensorboard.crc32c import Bytes
-from fitdoctor.readers.tensorboard.events import EventDecoder, Scalar
+from fitdoctor.readers.tensorboard.events import EventDecoder
 from fitdoctor.readers.tensorboard.framing import (
+    BACK,
     FRAME,
     FRONT,
     HEADER,
     Frames,
     frames,
-    intact,
     pending,
     resync,
 )
+from fitdoctor.readers.tensorboard.scalars import Chunk, ScalarDecoder
 from fitdoctor.run import FloatArray, IntArray, Note
 
 BLOCK = 4 << 20  # read at a time: large enough for long vectors, small enough for the cache
@@ -87,11 +88,12 @@ class _Piece:
         else:
             self.damage.append(_Damage(offset, size, 1))
 
-    def add(self, scalar: Scalar) -> None:
-        column = self.columns.setdefault(scalar.tag, _Column())
-        column.steps.append(np.array([scalar.step], np.int64))
-        column.values.append(np.array([scalar.value], np.float64))
-        column.wall_times.append(np.array([scalar.wall_time], np.float64))
+    def add(self, tag: bytes, chunk: Chunk) -> None:
+        """Take points of a tag."""
+        column = self.columns.setdefault(tag, _Column())
+        column.steps.append(chunk.steps)
+        column.values.append(chunk.values)
+        column.wall_times.append(chunk.wall_times)
 
     def series(self) -> list[RawSeries]:
         """The scalars, in order of first appearance."""
@@ -156,8 +158,12 @@ class EventFileTail:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._restart()
+
+    def _restart(self) -> None:
         self.offset = 0
-        self._decoder = EventDecoder()
+        self._events = EventDecoder()
+        self._scalars = ScalarDecoder(self._events)
         self._lost_since: int | None = None  # where a damaged stretch began, while no record was found after it
 
     def new(self) -> EventPart:
@@ -167,24 +173,25 @@ class EventFileTail:
             ReadError: if the file cannot be opened or read.
         """
         piece = _Piece()
-        known = self._decoder.unreadable
+        known = self._events.unreadable
         try:
             with self.path.open("rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size < self.offset:  # replaced by a shorter file: start over
-                    self.offset, self._lost_since, self._decoder, known = 0, None, EventDecoder(), 0
+                    self._restart()
+                    known = 0
                 self._read(file, size, piece)
         except OSError as error:
             raise unreadable(self.path, error) from error
-        if self._decoder.unreadable > known:
-            piece.unreadable = self._decoder.unreadable - known
-        params, self._decoder.params = self._decoder.params, {}
+        if self._events.unreadable > known:
+            piece.unreadable = self._events.unreadable - known
+        params, self._events.params = self._events.params, {}
         lost = self._lost_since is not None
         return EventPart(
-            series=(*piece.series(), *self._decoder.series()),
+            series=(*piece.series(), *self._events.series()),
             params=params,
             notes=tuple(piece.notes(self.path)),
-            finished=self._decoder.finished,
+            finished=self._events.finished,
             waiting=max(size - (self.offset if self._lost_since is None else self._lost_since), 0),
             lost=lost,
         )
@@ -192,14 +199,14 @@ class EventFileTail:
     def _read(self, file: FileIO, size: int, piece: _Piece) -> None:
         """Read to the end in blocks, reusing one buffer and carrying on what is unfinished."""
         file.seek(self.offset)
-        room = np.empty(FRONT + min(BLOCK, size - self.offset) + 1, np.uint8)
+        room = np.empty(FRONT + min(BLOCK, size - self.offset) + BACK, np.uint8)
         start = stop = FRONT
-        while got := file.readinto(memoryview(room)[stop:]):
+        while got := file.readinto(memoryview(room)[stop:-BACK]):
             stop += got
             done = self._take(room, start, stop, piece)
             self.offset += done - start
             rest = room[done:stop]
-            if len(rest) == len(room) - FRONT:  # one record is larger than the buffer
+            if len(rest) == len(room) - FRONT - BACK:  # one record is larger than the buffer
                 need = pending(room, done, stop) or 0
                 if self.offset + need > size:  # its end is not in the file
                     return
@@ -209,7 +216,7 @@ class EventFileTail:
                     file.seek(self.offset)
                     rest = rest[:0]
                 else:
-                    room = np.empty(FRONT + need, np.uint8)
+                    room = np.empty(FRONT + need + BACK, np.uint8)
             room[FRONT : FRONT + len(rest)] = rest
             start, stop = FRONT, FRONT + len(rest)
 
@@ -233,12 +240,9 @@ class EventFileTail:
             self._lost_since, at = None, after
 
     def _decode(self, data: Bytes, found: Frames, base: int, piece: _Piece) -> None:
-        starts, lengths = found.starts, found.lengths
-        good = intact(data, starts, lengths)
-        for i in range(len(starts)):
-            start, length = int(starts[i]), int(lengths[i])
-            if not good[i]:
-                piece.lost(base + start, FRAME + length)
-                continue
-            for scalar in self._decoder.decode(data[start + HEADER : start + HEADER + length].tobytes()):
-                piece.add(scalar)
+        """Decode complete records."""
+        chunks, damaged = self._scalars.decode(data, found)
+        for i in damaged.tolist():
+            piece.lost(base + int(found.starts[i]), FRAME + int(found.lengths[i]))
+        for chunk in chunks:
+            piece.add(self._scalars.tags[chunk.tag], chunk)

@@ -6,12 +6,14 @@ little-endian, without any marker between records: one starts where the one befo
 
 from __future__ import annotations
 
+from collections.abc import Container
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from fitdoctor.readers.tensorboard.crc32c import (
     Bytes,
+    FEW_SUMS,
     Words,
     crc32c,
     crc_of_zeros,
@@ -28,7 +30,14 @@ FRAME = 16  # header, and the checksum of the body
 FRONT = 4096
 """Bytes that must lie in memory before the first record: windows that end at a record's end may reach there."""
 
-_LONGEST = 1 << 40  # a length beyond this is damage even if its checksum should fit by chance
+BACK = 32
+"""Bytes that may be read, but do not count, behind the last record."""
+
+_LONGEST = 1 << 31  # protobuf's limit; a longer length is damage even if its checksum fits
+_WALKED = 4 << 10  # bytes below which records are followed one by one
+_LANES = 0.6  # chains followed at once, per square root of the bytes: balances finding starts and following
+_REACH = 128  # bytes searched for the start of each chain: longer than a usual scalar's record
+_MOST_STEPS = 512  # records of one chain, after which what is left is followed one by one
 _SCAN = 1 << 16  # places looked at together when searching for a record
 _BODY_CHECKED = 1 << 12  # longest body that such a search checks
 
@@ -51,18 +60,105 @@ class Frames(NamedTuple):
 
 def frames(data: Bytes, start: int, stop: int) -> Frames:
     """The complete records of ``data[start:stop]``, the first of which starts at `start`."""
-    starts, end, broken = _walk(data, start, stop)
-    found = np.array(starts, np.int64)
-    return Frames(found, windows(data, "<u4")[found].astype(np.int64), end, broken)
+    lengths = windows(data, "<u4")  # a header whose upper half is not zero fails its check below
+    if stop - start < _WALKED:
+        starts, end, broken = _walk(data, start, stop)
+        found = np.array(starts, np.int64)
+        return Frames(found, lengths[found].astype(np.int64), end, broken)
+    found = _in_lockstep(data, start, stop)
+    sizes = windows(data, "<u8")[found]
+    fits = (sizes < _LONGEST) & _header_fits(sizes, lengths[found + 8])
+    broken = not fits.all()
+    if broken:
+        first = int(np.argmin(fits))
+        end = int(found[first])
+        found, sizes = found[:first], sizes[:first]
+    sizes = sizes.astype(np.int64)
+    ends = found + FRAME + sizes
+    whole = int(np.searchsorted(ends, stop, side="right"))  # only the last one may reach beyond the data
+    if whole < len(found):
+        end, broken = int(found[whole]), False
+    elif not broken:
+        end = int(ends[-1]) if len(ends) else start
+    return Frames(found[:whole], sizes[:whole], end, broken)
 
 
-def _walk(data: Bytes, start: int, stop: int) -> tuple[list[int], int, bool]:
-    """Follow the records one by one."""
+def _in_lockstep(data: Bytes, start: int, stop: int) -> IntArray:
+    """Where records start if all their lengths are right, int64[n]; the last may be incomplete.
+
+    Following length after length is sequential. But a place where a record starts can be told by its
+    header's checksum, so many chains are followed at the same time, from places all over the data,
+    each to the start of the next. Where a chain does not end at the start of the next (which then was
+    an accident inside a body), it is followed on.
+    """
+    heads = _heads(data, start, stop)
+    limit = stop - HEADER
+    lengths = windows(data, "<u4")
+    stops = np.append(heads[1:], limit + 1)
+    at = heads.copy()
+    steps = []
+    for _ in range(_MOST_STEPS):
+        going = at < stops
+        if not going.any():
+            break
+        steps.append(at.copy())
+        at = np.where(going, at + FRAME + lengths[np.minimum(at, limit)], at)
+    chains = np.array(steps, np.int64).T
+    # A chain that has reached its stop stands still there; the stop is the next chain's start.
+    valid = chains < stops[:, None]
+    joined = at[:-1] == heads[1:]
+    if joined.all() and at[-1] > limit:
+        return chains[valid]
+    return _joined(data, chains, valid, heads, at, limit)
+
+
+def _joined(
+    data: Bytes, chains: IntArray, valid: NDArray[np.bool_], heads: IntArray, ends: IntArray, limit: int
+) -> IntArray:
+    """The chains that follow from the first one, joined by following on where they do not meet."""
+    index = {int(head): i for i, head in enumerate(heads)}
+    parts: list[IntArray] = []
+    at = int(heads[0])
+    while at <= limit:
+        here = index.get(at)
+        if here is not None:
+            parts.append(chains[here][valid[here]])
+            at = int(ends[here])
+            continue
+        starts, end, broken = _walk(data, at, limit + HEADER, index)
+        parts.append(np.array(starts + [end] * (end not in index), np.int64))
+        at = limit + 1 if broken or end not in index else end
+    return np.concatenate(parts)
+
+
+def _heads(data: Bytes, start: int, stop: int) -> IntArray:
+    """`start`, and places spread over the data behind it where the header of a record fits, int64[k]."""
+    span = stop - start
+    lanes = int(_LANES * span**0.5)
+    spacing = span // lanes
+    width = min(spacing, _REACH)
+    first = start + spacing
+    count = (stop - HEADER - width - first) // spacing + 1
+    if count <= 0:
+        return np.array([start])
+    # The upper half of a length is zero, and so is the top byte of a usual one.
+    upper = np.ndarray((count, width), "<u4", data, first + 4, (spacing, 1))
+    lane, offset = np.nonzero(upper == 0)
+    at = first + lane * spacing + offset
+    fits = _header_fits(windows(data, "<u8")[at], windows(data, "<u4")[at + 8])
+    lane, at = lane[fits], at[fits]
+    leads = np.ones(len(lane), np.bool_)
+    leads[1:] = lane[1:] != lane[:-1]
+    return np.concatenate(([start], at[leads]))
+
+
+def _walk(data: Bytes, start: int, stop: int, until: Container[int] = ()) -> tuple[list[int], int, bool]:
+    """Follow the records one by one, up to a place in `until`: starts, where they end, and if the next is broken."""
     starts: list[int] = []
     view = memoryview(data)
     checks = _header_checks()
     at = start
-    while at + HEADER <= stop:
+    while at + HEADER <= stop and at not in until:
         head = bytes(view[at : at + HEADER])
         check = checks.get(head[:8])
         if check is None:
@@ -161,25 +257,26 @@ def _fitting(data: Bytes, ends: IntArray, lengths: IntArray, stored: Words, widt
     rows[np.arange(width) < lead[:, None]] = 0
     for k in range(4):
         rows[np.arange(len(rows)), lead + k] ^= 0xFF
-    return rows_agree(rows, ~unmasked(stored))
+    return rows_agree(rows, 0, width, ~unmasked(stored))
 
 
-def rows_agree(rows: Bytes, linear: Words) -> NDArray[np.bool_]:
+def rows_agree(rows: Bytes, at: int, length: int, linear: Words) -> NDArray[np.bool_]:
     """Which rows have the linear part that they should have, bool[n].
 
     Instead of every row, XOR sums over subsets of the rows are compared (`subset_sums`). Rows that
-    do not fit show unless their errors cancel in every subset. Up to three can never cancel: if all
-    sums vanish, so do the sum of the errors and the sum over one side of each halving; two rows part
-    at some halving, and three would need one error to be zero. With four or more, each of the about
-    log2(n) sums of 32 bits would have to vanish by chance. Only when a sum differs is every row checked by itself.
+    do not fit show unless their errors cancel in every subset. Up to three can never cancel: two rows
+    part at some halving, and if all sums vanish, then at the first halving that parts two or three
+    of them one error would have to be zero. With four or more, the dozen or so sums of 32 bits would all
+    have to vanish by chance. Only when a sum differs is every row checked by itself.
 
     Args:
         rows: uint8[n, w], C-contiguous.
-        linear: uint32[n], what `linear_rows` should give.
+        at: first byte of the message in a row.
+        length: bytes of the message.
+        linear: uint32[n], what `linear_rows` should give for the messages.
     """
-    if len(rows) > 16:
-        sums = linear_rows(subset_sums(rows))
-        wanted = subset_sums(linear.astype("<u4").view(np.uint8).reshape(-1, 4)).copy().view("<u4").reshape(-1)
-        if np.array_equal(sums, wanted):
+    if len(rows) > FEW_SUMS:
+        sums = linear_rows(subset_sums(rows)[:, at : at + length])
+        if np.array_equal(sums, subset_sums(linear)):
             return np.ones(len(rows), np.bool_)
-    return np.asarray(linear_rows(rows) == linear)
+    return np.asarray(linear_rows(rows[:, at : at + length]) == linear)

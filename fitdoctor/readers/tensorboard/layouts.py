@@ -1,0 +1,307 @@
+"""Where the numbers stand in an event that holds nothing but scalars.
+
+A writer that logs the same tags step after step writes the same bytes again and again; only the wall
+time, the step and the values change. So one event of each kind is taken apart here, and a `Layout` then
+reads all events of that kind as the columns of a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitdoctor.readers.tensorboard.crc32c import Bytes
+from fitdoctor.readers.tensorboard.framing import HEADER
+from fitdoctor.run import FloatArray, IntArray
+
+LONGEST_STEP = 8  # bytes of a varint that fit one load; a longer one (2**56, or negative) is no step count
+
+# DT_* -> numpy type of a scalar's tensor_content
+_CONTENT = {1: "<f4", 2: "<f8", 3: "<i4", 4: "|u1", 5: "<i2", 6: "|i1", 9: "<i8", 17: "<u2", 19: "<f2", 22: "<u4"}
+# first byte of a field of TensorProto -> (DT_*, numpy type, bytes of the length prefix): float_val and
+# double_val, packed or not
+_LISTED = {0x2A: (1, "<f4", 1), 0x2D: (1, "<f4", 0), 0x32: (2, "<f8", 1), 0x31: (2, "<f8", 0)}
+
+
+class Slot(NamedTuple):
+    """One number in an event.
+
+    Attributes:
+        at: offset of its first byte.
+        kind: its numpy type.
+    """
+
+    at: int
+    kind: str
+
+
+class Shape(NamedTuple):
+    """The places of all numbers in an event; offsets count from the start of the record.
+
+    Attributes:
+        length: bytes of the event.
+        wall: offset of the wall time, or 0 where it is missing (zero).
+        step: offset of the step's varint, or 0 where it is missing (zero).
+        step_size: bytes of that varint.
+        summary: offset of the summary.
+        slots: the values.
+    """
+
+    length: int
+    wall: int
+    step: int
+    step_size: int
+    summary: int
+    slots: tuple[Slot, ...]
+
+
+def parse(event: bytes) -> tuple[Shape, tuple[bytes, ...]] | None:
+    """The shape of an event and its tags; None when it holds anything but numbers of fixed size."""
+    try:
+        return _parse(event)
+    except (IndexError, ValueError):
+        return None
+
+
+def _parse(event: bytes) -> tuple[Shape, tuple[bytes, ...]]:
+    at = wall = step = step_size = 0
+    if event[0] == 0x09:
+        wall, at = 1, 9
+    if event[at] == 0x10:
+        step = at + 1
+        _, at = _varint(event, step)
+        step_size = at - step
+    summary = at
+    at = _enter(event, at, 0x2A)
+    if step_size > LONGEST_STEP:
+        raise ValueError("no step count")
+    slots, tags = [], []
+    end = len(event)
+    if at + _varint(event, summary + 1)[0] != end:
+        raise ValueError("something follows the summary")
+    while at < end:
+        inner = _enter(event, at, 0x0A)
+        at = inner + _varint(event, at + 1)[0]
+        slot, tag = _value(event, inner, at)
+        slots.append(Slot(slot.at + HEADER, slot.kind))
+        tags.append(tag)
+    if at != end or not slots:
+        raise ValueError("not a summary of scalars")
+    shape = Shape(end, wall and wall + HEADER, step and step + HEADER, step_size, summary + HEADER, tuple(slots))
+    return shape, tuple(tags)
+
+
+def _value(event: bytes, at: int, end: int) -> tuple[Slot, bytes]:
+    """The number and the tag of one Summary.Value."""
+    slots, tags = [], []
+    while at < end:
+        field = event[at]
+        if field == 0x15:  # simple_value
+            slots.append(Slot(at + 1, "<f4"))
+            at += 5
+            continue
+        size, start = _varint(event, at + 1)
+        at = start + size
+        if field == 0x0A:
+            tags.append(event[start:at])
+        elif field == 0x42:
+            slots.append(_tensor(event, start, at))
+        elif field != 0x4A:  # metadata may stand; anything else is left to protobuf
+            raise ValueError("not a scalar")
+    if at != end or len(slots) != 1 or len(tags) != 1:
+        raise ValueError("not a scalar")
+    return slots[0], tags[0]
+
+
+def _tensor(event: bytes, at: int, end: int) -> Slot:
+    """The number in a TensorProto of one element. Whether its shape is that of a scalar, protobuf decides."""
+    dtype, slots = 0, []
+    while at < end:
+        field = event[at]
+        if field == 0x08:
+            dtype, at = _varint(event, at + 1)
+        elif field == 0x12:
+            size, start = _varint(event, at + 1)
+            at = start + size
+        elif field == 0x22:
+            size, start = _varint(event, at + 1)
+            kind = _CONTENT[dtype] if dtype in _CONTENT else ""
+            if not kind or np.dtype(kind).itemsize != size:
+                raise ValueError("not a scalar")
+            slots.append(Slot(start, kind))
+            at = start + size
+        elif field in _LISTED:
+            wanted, kind, prefix = _LISTED[field]
+            size = np.dtype(kind).itemsize
+            if dtype != wanted or (prefix and event[at + 1] != size):
+                raise ValueError("not a scalar")
+            slots.append(Slot(at + 1 + prefix, kind))
+            at += 1 + prefix + size
+        else:
+            raise ValueError("not a scalar")
+    if at != end or len(slots) != 1:
+        raise ValueError("not a scalar")
+    return slots[0]
+
+
+def _enter(event: bytes, at: int, field: int) -> int:
+    """Where the content of the message field at `at` starts."""
+    if event[at] != field:
+        raise ValueError("another field")
+    return _varint(event, at + 1)[1]
+
+
+def _varint(event: bytes, at: int) -> tuple[int, int]:
+    """The varint at `at`, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = event[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a varint of more than ten bytes")
+
+
+def column(rows: Bytes, at: int, kind: str) -> NDArray[np.generic]:
+    """The value of type `kind` at byte `at` of every row, as a view.
+
+    Args:
+        rows: uint8[n, w], C-contiguous.
+        at: first byte.
+        kind: numpy type; it must end within the row.
+    """
+    return np.ndarray((len(rows),), kind, rows, at, (rows.shape[1],))
+
+
+def steps_of(rows: Bytes, at: int, size: int) -> IntArray:
+    """The steps that stand as varints of `size` bytes at byte `at` of every row, int64[n]."""
+    if not size:
+        return np.zeros(len(rows), np.int64)
+    raw = column(rows, at, "<i8").astype(np.int64)
+    steps = raw & 0x7F
+    for k in range(1, size):
+        steps |= (raw >> k) & (0x7F << 7 * k)
+    return steps
+
+
+def walls_of(rows: Bytes, at: int) -> FloatArray:
+    """The wall times at byte `at` of every row, float64[n]."""
+    return column(rows, at, "<f8").astype(np.float64) if at else np.zeros(len(rows))
+
+
+def values_of(rows: Bytes, slot: Slot) -> FloatArray:
+    """The values of a slot in every row, float64[n]."""
+    return column(rows, slot.at, slot.kind).astype(np.float64)
+
+
+@dataclass(slots=True)
+class Layout:
+    """One shape of events, and which tags stand in the events of that shape.
+
+    The bytes of the summary without the values are the event's key: they hold its tags, types and
+    structure. An event is read in bulk only if its key is known, that is, if protobuf has read an
+    event with the same key and found the same numbers.
+    """
+
+    shape: Shape
+    mask: NDArray[np.uint64]  # of the key's words: zero where a value stands
+    skeleton: tuple[tuple[int, int], ...]  # (offset, byte) of what tells this shape from others of its length
+    keys: NDArray[np.uint64]  # [number of keys, words]
+    tags: list[tuple[int, ...]]  # of each key, one per value; -1 in a key that protobuf reads differently
+    table: NDArray[np.int32]  # hash of a key -> its index, or -1
+    salt: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, shape: Shape, event: bytes) -> Layout:
+        """An empty layout of events like this one."""
+        words = -(-(shape.length + HEADER - shape.summary) // 8)
+        keep = np.full(8 * words, 0xFF, np.uint8)
+        keep[shape.length + HEADER - shape.summary :] = 0
+        for slot in shape.slots:
+            first = slot.at - shape.summary
+            keep[first : first + np.dtype(slot.kind).itemsize] = 0
+        places = [shape.summary, shape.slots[0].at - 1]
+        places += [place - 1 for place in (shape.wall, shape.step) if place]
+        return cls(
+            shape,
+            keep.view(np.uint64),
+            tuple((place, event[place - HEADER]) for place in places),
+            np.zeros((0, words), np.uint64),
+            [],
+            np.full(_HASHES, -1, np.int32),
+            _salt(words, 0),
+        )
+
+    def fitting(self, rows: Bytes) -> NDArray[np.bool_]:
+        """Which rows have this shape, as far as their skeleton tells, bool[n]."""
+        fits = np.ones(len(rows), np.bool_)
+        for place, byte in self.skeleton:
+            fits &= rows[:, place] == byte
+        if size := self.shape.step_size:  # every byte of a varint but the last has its top bit set
+            ends = sum(0x80 << 8 * k for k in range(size))
+            raw = column(rows, self.shape.step, "<i8").astype(np.int64) & _signed(ends)
+            fits &= raw == _signed(ends ^ (0x80 << 8 * (size - 1)))
+        return fits
+
+    def keys_of(self, rows: Bytes) -> NDArray[np.uint64]:
+        """The key of every row, uint64[n, words]."""
+        words = len(self.mask)
+        keys = column(rows, self.shape.summary, f"V{8 * words}").copy().view(np.uint64).reshape(-1, words)
+        keys &= self.mask
+        return keys
+
+    def lookup(self, keys: NDArray[np.uint64]) -> tuple[IntArray, NDArray[np.uint64]]:
+        """Index of each key, or -1 where it is not known, int64[n]; and the hashes, uint64[n]."""
+        hashes = keys[:, 0] * self.salt[0]
+        for j in range(1, len(self.salt)):
+            hashes += keys[:, j] * self.salt[j]
+        hashes >>= np.uint64(64 - _HASH_BITS)
+        index = self.table.take(hashes.view(np.int64)).astype(np.int64)
+        if len(self.keys):
+            known = self.keys.take(index, axis=0, mode="wrap") == keys
+            if not known.all():
+                index[~known.all(axis=1)] = -1
+        return index, hashes
+
+    def learn(self, keys: NDArray[np.uint64], tags: Sequence[tuple[int, ...]]) -> None:
+        """Make keys known."""
+        self.keys = np.concatenate((self.keys, keys))
+        self.tags.extend(tags)
+        for attempt in range(_ATTEMPTS):
+            hashes = _hash(self.keys, self.salt)
+            if len(np.unique(hashes)) == len(hashes):
+                break
+            self.salt = _salt(len(self.salt), len(self.keys) + attempt)
+        self.table.fill(-1)
+        self.table[hashes] = np.arange(len(hashes))  # of two keys with one hash, the first stays unknown
+
+
+_HASH_BITS = 16
+_HASHES = 1 << _HASH_BITS
+_ATTEMPTS = 16  # to find multipliers under which no two known keys share a hash
+
+
+def _signed(bits: int) -> int:
+    """64 bits as a signed number."""
+    return bits - (1 << 64) if bits >> 63 else bits
+
+
+def _salt(words: int, attempt: int) -> NDArray[np.uint64]:
+    """Odd multipliers of a multiplicative hash."""
+    return np.random.default_rng(attempt).integers(0, 1 << 63, words, np.uint64) * np.uint64(2) + np.uint64(1)
+
+
+def _hash(keys: NDArray[np.uint64], salt: NDArray[np.uint64]) -> NDArray[np.int64]:
+    return ((keys * salt).sum(axis=1, dtype=np.uint64) >> np.uint64(64 - _HASH_BITS)).astype(np.int64)
+
+
+def tags_of(index: IntArray, tags: Sequence[tuple[int, ...]]) -> NDArray[np.int32]:
+    """The tag of each value of each event, int32[n, slots]."""
+    return np.array(tags, np.int32).take(index, axis=0)
