@@ -70,11 +70,8 @@ def lr_decay_too_early(
         )
     promise = _promise(before)
     covered = max(curve.start - float(before.min()), 0.0)
-    if (
-        covered <= 0
-        or promise < max(gain * covered, 3 * curve.noise)
-        or trend(before[len(before) // 2 :]).p_down > 0.01
-    ):
+    noise = 3 * curve.noise / np.sqrt(len(before) / 2)  # of the level that the late half of them gives
+    if covered <= 0 or promise < max(gain * covered, noise) or trend(before[len(before) // 2 :]).p_down > 0.01:
         return
     steps_before = max(float(curve.steps[len(before) - 1] - curve.steps[0]), 1.0)
     fallen = max(float(np.median(before[-3:])) - curve.final, 0.0)

@@ -13,7 +13,7 @@ from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import pass_raw_logits
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, IntArray, Run, Series, Span
-from fitdoctor.signals import ACCURACY, LOSS
+from fitdoctor.signals import ACCURACY, LOSS, Signal
 
 
 @rule(
@@ -36,7 +36,8 @@ def double_softmax(
         With C classes, the loss of probabilities lies between ln(1 + (C - 1) / e) and 1 above it, and near
         that floor + 1 - accuracy once the model is sure. All logged losses lie in that band (within
         `margin`), the late losses are where the accuracy says they should be, within `spread`, and they are
-        `excess` times what a calibrated model of that accuracy would have. C comes from the fact classes, or from an initial loss of ln C.
+        `excess` times what a calibrated model of that accuracy would have. C comes from the fact classes, or
+        from an initial loss of ln C. Without accuracy the loss must lie flat on the floor, and confidence is low.
 
     Options:
         excess: least ratio of the loss to that of a calibrated model with the same accuracy.
@@ -58,10 +59,11 @@ def double_softmax(
     if float(run.facts.get("label_smoothing", 0) or 0) > 0:
         raise CannotJudge("label smoothing gives the loss a floor of its own")
     pair = _pair(run, least)
+    classes = _classes(run)
     if pair is None:
-        raise CannotJudge(f"loss and accuracy of the same split at {least} common steps are needed")
+        yield from _by_loss_alone(run, classes, margin)
+        return
     loss, accuracy, losses, accuracies, steps = pair
-    classes = _classes(run, loss)
     late = slice(len(steps) - max(3, len(steps) // 3), None)
     level, correct = float(np.median(losses[late])), float(np.median(accuracies[late]))
     fits = [f for c in classes if (f := _fit(c, losses, level, correct, margin, spread)) is not None]
@@ -112,6 +114,38 @@ def _fit(classes: int, losses: FloatArray, level: float, correct: float, margin:
     return _Fit(classes, floor, abs(distance))
 
 
+def _by_loss_alone(run: Run, classes: list[int], margin: float) -> Iterator[Finding]:
+    """Without accuracy: the loss comes down to the floor, lies flat on it and never passes it."""
+    loss = run.get(LOSS)
+    if loss is None or len(loss.finite) < 60:
+        raise CannotJudge("accuracy beside the loss, or 60 training losses, are needed")
+    loss = loss.finite
+    late = loss.values[-len(loss) // 3 :]
+    low, level, high = (float(q) for q in np.quantile(late, [0.05, 0.5, 0.95]))
+    for count in classes:
+        floor = math.log(1 + (count - 1) / math.e)
+        if floor <= low and level < floor + margin and high - low < 2 * margin and loss.values.min() > floor - 1e-3:
+            onset = int(loss.steps[np.argmax(loss.values < floor + margin)])
+            yield Finding(
+                message=f"train loss lies flat at {level:.3f}, the floor of a softmax applied twice",
+                severity=Severity.WARNING,
+                confidence=Confidence.LOW,
+                span=Span(onset, loss.span.last),
+                evidence=(
+                    Evidence.of(
+                        loss,
+                        f"{level:.4f}, never below {float(loss.values.min()):.4f}",
+                        f"passing {floor:.4f} = ln(1 + {count - 1}/e)",
+                        marks=((onset, "floor"),),
+                    ),
+                ),
+                remedies=(pass_raw_logits(),),
+                could_be=("label smoothing", "soft targets", "converged there by chance"),
+                settle_with="print(model(x).sum(dim=-1)): rows that sum to 1 are probabilities (one batch)",
+            )
+            return
+
+
 def _calibrated(classes: int, correct: float) -> float:
     """Cross-entropy of a model that is as sure of each answer as it is often right."""
     wrong = 1 - correct
@@ -123,17 +157,19 @@ def _calibrated(classes: int, correct: float) -> float:
 def _pair(run: Run, least: int) -> tuple[Series, Series, FloatArray, FloatArray, IntArray] | None:
     """Loss and accuracy of one split, and their values at common steps."""
     for split in ("train", "val", "test"):
-        loss, accuracy = run.get(LOSS, split), run.get(ACCURACY, split)
-        if loss is None or accuracy is None:
+        accuracy = run.get(ACCURACY, split)
+        if accuracy is None:
             continue
-        loss, accuracy = loss.finite, accuracy.finite
-        steps, i, j = np.intersect1d(loss.steps, accuracy.steps, assume_unique=True, return_indices=True)
-        if len(steps) >= least:
-            return loss, accuracy, loss.values[i], accuracy.values[j], steps
+        accuracy = accuracy.finite
+        for logged in (s for s in run.series if s.signal == Signal(LOSS, split)):
+            loss = logged.finite
+            steps, i, j = np.intersect1d(loss.steps, accuracy.steps, assume_unique=True, return_indices=True)
+            if len(steps) >= least:
+                return loss, accuracy, loss.values[i], accuracy.values[j], steps
     return None
 
 
-def _classes(run: Run, loss: Series) -> list[int]:
+def _classes(run: Run) -> list[int]:
     """Possible numbers of classes.
 
     Raises:
@@ -142,8 +178,9 @@ def _classes(run: Run, loss: Series) -> list[int]:
     known = run.facts.get("classes")
     if isinstance(known, (int, float)) and not isinstance(known, bool) and 2 <= known < 1e9:
         return [int(known)]
-    if begins_at_start(run, loss) and len(loss) >= 3:
-        guess = math.exp(min(float(np.median(loss.values[:3])), 20.0))
+    loss = run.get(LOSS)
+    if loss is not None and len(loss.finite) >= 3 and begins_at_start(run, loss.finite):
+        guess = math.exp(min(float(np.median(loss.finite.values[:3])), 20.0))
         near = [
             c
             for c in range(max(2, math.floor(0.95 * guess)), math.ceil(1.05 * guess) + 1)
