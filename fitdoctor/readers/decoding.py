@@ -60,7 +60,7 @@ def decode(data: bytes) -> str:
 def number(cell: str, decimal: str = ".") -> float | None:
     """The number in a cell of text, or None where there is none.
 
-    Takes what loops really print: ``85.5%``, which is 0.855, ``tensor(0.5, device='cuda:0')``, ``[0.5]``, ``nan``, ``-inf``.
+    Takes what loops really print: ``85.5%`` (0.855), ``tensor(0.5, device='cuda:0')``, ``[0.5]``, ``nan``, ``-inf``.
 
     Example:
         >>> number("1e-3"), number(" 85.5% "), number("tensor(0.25, grad_fn=<NllLossBackward0>)")
