@@ -49,7 +49,7 @@ class Config:
         select: names, codes or families of the rules to run; empty means all.
         ignore: names, codes or families of rules to leave out -> the reason, which the report prints.
         options: rule name -> option -> value, overriding the rule's own defaults.
-        tags: raw tag -> "quantity" or "quantity:split", overriding what `fitdoctor.readers.tags` makes of it.
+        tags: raw tag or glob -> "quantity", "quantity:split", "quantity:split:layer" or "ignore", overriding what `fitdoctor.readers.tags` makes of it.
         facts: what the log does not say, such as ``{"classes": 10}``; see `Run.facts` for the keys.
         fail_on: lowest severity that makes the exit status 1: "error", "warning", "note" or "never".
     """
@@ -103,9 +103,6 @@ def config_from(data: Mapping[str, Any]) -> Config:
     ignore = data.get("ignore", [])
     if isinstance(ignore, list):
         ignore = {name: "" for name in _names("ignore", ignore)}
-    tags = _table("map", data, str)
-    for tag, target in tags.items():
-        check_target(tag, target)
     facts = _table("facts", data, (str, int, float, bool))
     for key in facts:
         check_fact(key)
@@ -113,27 +110,10 @@ def config_from(data: Mapping[str, Any]) -> Config:
         select=tuple(_names("select", data.get("select", []))),
         ignore=_table("ignore", {"ignore": ignore}, str),
         options={name: _table(name, {name: table}, object) for name, table in _table("rules", data, dict).items()},
-        tags=tags,
+        tags=_table("map", data, str),
         facts=facts,
         fail_on=check_choice("fail_on", data.get("fail_on", "error"), FAIL_ON),
     )
-
-
-def check_target(tag: str, target: str) -> None:
-    """Check what a tag is mapped to.
-
-    Raises:
-        ConfigError: if it is not "quantity" or "quantity:split" with names that exist.
-    """
-    from fitdoctor.signals import QUANTITIES, SPLITS
-
-    quantity, colon, split = target.partition(":")
-    if quantity not in QUANTITIES:
-        raise ConfigError(
-            f"map {tag!r}: no quantity {quantity!r}{nearest(quantity, QUANTITIES)} (`fitdoctor signals` lists them)"
-        )
-    if colon and split not in SPLITS:
-        raise ConfigError(f"map {tag!r}: no split {split!r}{nearest(split, SPLITS)}; expected {', '.join(SPLITS)}")
 
 
 def check_fact(key: str) -> None:

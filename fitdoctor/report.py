@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -107,7 +107,7 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """"sick" with a warning or an error; "healthy" with neither, if all vital rules could judge."""
+        """ "sick" with a warning or an error; "healthy" with neither, if all vital rules could judge."""
         if self.worst in (Severity.ERROR, Severity.WARNING):
             return "sick"
         blind = any(o.vital and o.status in ("skipped", "crashed") for o in self.outcomes)
@@ -140,12 +140,27 @@ class Report:
 
 def to_json(reports: Iterable[Report], *, fitdoctor: str = "", indent: int | None = 2) -> str:
     """The reports as strict JSON. Non-finite numbers are written as "NaN", "Infinity", "-Infinity"."""
-    document = {
-        "format_version": FORMAT_VERSION,
-        "fitdoctor": fitdoctor,
-        "reports": [r.to_dict() for r in reports],
-    }
-    return json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+    return "".join(json_pieces(reports, fitdoctor=fitdoctor, indent=indent))
+
+
+def json_pieces(reports: Iterable[Report], *, fitdoctor: str = "", indent: int | None = 2) -> Iterator[str]:
+    """The JSON of `to_json` piece by piece, one per report, so that many need not be held at once."""
+    line, margin = ("", "") if indent is None else ("\n", " " * indent)
+    yield f'{{{line}{margin}"format_version": {FORMAT_VERSION},{line or " "}'
+    yield f'{margin}"fitdoctor": {_encoded(fitdoctor, indent)},{line or " "}{margin}"reports": ['
+    empty = True
+    for report in reports:
+        text = _encoded(report.to_dict(), indent)
+        # Newlines inside strings are escaped, so every newline of the text is one of its layout.
+        yield ("" if empty else ", " if indent is None else ",") + line + margin * 2 + text.replace("\n", line + margin * 2)
+        empty = False
+    yield f"{'' if empty else line + margin}]{line}}}{line}"
+
+
+def _encoded(data: Any, indent: int | None) -> str:
+    text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
+    # Half a surrogate pair (a file name that is not UTF-8) cannot be written as UTF-8.
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def from_json(text: str) -> list[Report]:
@@ -192,7 +207,14 @@ def _evidence_to_dict(e: Evidence) -> dict[str, Any]:
 
 def _remedy_to_dict(r: Remedy) -> dict[str, Any]:
     change = None if r.change is None else {"knob": r.change.knob, "op": r.change.op, "value": _number(r.change.value)}
-    return {"title": r.title, "why": r.why, "unless": r.unless, "confirm": r.confirm, "change": change, "code": dict(r.code)}
+    return {
+        "title": r.title,
+        "why": r.why,
+        "unless": r.unless,
+        "confirm": r.confirm,
+        "change": change,
+        "code": dict(r.code),
+    }
 
 
 def _finding_to_dict(f: Finding) -> dict[str, Any]:
@@ -301,7 +323,12 @@ def _report_from_dict(data: Mapping[str, Any]) -> Report:
         steps=None if data["steps"] is None else _span_from(data["steps"]),
         outcomes=tuple(
             Outcome(
-                o["code"], o["rule"], o["status"], tuple(_finding_from(f) for f in o["findings"]), o["why"], o["vital"]
+                o["code"],
+                o["rule"],
+                o["status"],
+                tuple(_finding_from(f) for f in o["findings"]),
+                o["why"],
+                o["vital"],
             )
             for o in data["outcomes"]
         ),

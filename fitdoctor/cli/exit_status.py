@@ -1,0 +1,59 @@
+"""The exit status of a diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fitdoctor.report import Report
+
+NOTHING_FOUND = 0
+FINDINGS = 1
+WRONG_INPUT = 2
+NOT_JUDGED = 3
+
+_RANKS = {"note": 0, "warning": 1, "error": 2, "never": 3}
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts reports as they pass by.
+
+    Attributes:
+        fail_on: lowest severity that counts as a failure, or "never".
+        runs: how many reports have passed.
+        judged: how many of them reached a verdict.
+        worst: rank of the worst severity seen, -1 for none.
+        unreadable: how many paths or runs could not be read.
+    """
+
+    fail_on: str
+    runs: int = 0
+    judged: int = 0
+    worst: int = -1
+    unreadable: int = 0
+
+    def passing(self, reports: Iterable[Report]) -> Iterator[Report]:
+        """The same reports, counted."""
+        for report in reports:
+            self.count(report)
+            yield report
+
+    def count(self, report: Report) -> None:
+        """Take one report into account."""
+        self.runs += 1
+        self.judged += report.verdict != "cannot judge"
+        if report.worst is not None:
+            self.worst = max(self.worst, report.worst.rank)
+
+    def status(self, *, exit_zero: bool = False) -> int:
+        """The exit status: wrong input first, then findings, then that nothing could be judged."""
+        if self.unreadable or not self.runs:
+            return WRONG_INPUT
+        if exit_zero:
+            return NOTHING_FOUND
+        if self.worst >= _RANKS[self.fail_on]:
+            return FINDINGS
+        return NOTHING_FOUND if self.judged else NOT_JUDGED
