@@ -76,7 +76,7 @@ def show_page(rule: Rule, page: Page) -> None:
     """Write the manual page of one rule."""
     page.write((rule.name, "bold cyan"), f"  {rule.code}, {_title(rule.family).lower()}", (_life(rule), "dim"))
     page.gap()
-    parts = sections(rule.manual)
+    parts = dict(sections(rule.manual))
     _paragraphs(page, parts.pop("", rule.summary), "")
     page.gap()
     page.write(("Needs", "bold"))
@@ -138,9 +138,10 @@ def _plain(rule: Rule) -> dict[str, Any]:
 
 def _markdown_page(rule: Rule, level: int) -> list[str]:
     head, sub = "#" * level, "**"
-    parts = sections(rule.manual)
+    parts = dict(sections(rule.manual))
     lines = [f"{head} {rule.code} {rule.name}", "", _reflowed(parts.pop("", rule.summary)), ""]
-    lines += [f"Needs {'; '.join(needs(rule)) or 'nothing'}. Since {rule.since}{'' if rule.status == 'stable' else f', {rule.status}'}."]
+    life = rule.since if rule.status == "stable" else f"{rule.since}, {rule.status}"
+    lines.append(f"Needs {'; '.join(needs(rule)) or 'nothing'}. Since {life}.")
     if rule.explains:
         lines[-1] += " Accounts for " + ", ".join(rule.explains) + "."
     lines.append("")
@@ -149,7 +150,10 @@ def _markdown_page(rule: Rule, level: int) -> list[str]:
         if title == "Options":
             texts = option_texts(rule)
             lines += ["| option | default | meaning |", "|---|---|---|"]
-            lines += [f"| `{key}` | `{value!r}` | {texts[key].replace('|', chr(92) + '|')} |" for key, value in rule.options.items()]
+            lines += [
+                f"| `{key}` | `{value!r}` | {texts[key].replace('|', chr(92) + '|')} |"
+                for key, value in rule.options.items()
+            ]
             lines.append("")
         else:
             lines += [_reflowed(text), ""]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @reading_options
 @click.option("--format", "format_", type=click.Choice(["terminal", "json"]), default="terminal", show_default=True)
 @click.pass_context
-def signals(ctx: click.Context, paths: tuple[Path, ...], format_: str, pattern: str | None, **given: Any) -> None:
+def signals(ctx: click.Context, /, paths: tuple[Path, ...], format_: str, pattern: str | None, **given: Any) -> None:
     """Show what the tags of the logs below PATH mean to fitdoctor, and which were left out.
 
     Without PATH: all quantities that a tag can be mapped to, with unit and definition.

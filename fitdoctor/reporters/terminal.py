@@ -120,7 +120,7 @@ def _diagnosis(page: Page, report: Report, diagnosis: Diagnosis, *, leading: boo
 def _one_finding(page: Page, report: Report, finding: Finding) -> None:
     page.write(
         symbol(page, finding.severity), " ", (finding.rule, STYLES[finding.severity]), f"  {one_line(finding.message)}",
-        (f", {wording.when(report, finding.onset)}", "dim"), first="    ", rest="      ",
+        (wording.onset(report, finding), "dim"), first="    ", rest="      ",
     )  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def _remedies(page: Page, report: Report, remedies: Sequence[Remedy], *, verbose
 
 
 def _remedy(page: Page, report: Report, remedy: Remedy, place: int, *, verbose: bool) -> None:
-    page.write((one_line(remedy.title), "bold"), first=f"  {place}. ")
+    page.write((wording.title(remedy), "bold"), first=f"  {place}. ")
     indent = "     "
     for label, text in (("why", remedy.why), ("unless", remedy.unless), ("it worked if", remedy.confirm)):
         if text:
@@ -172,10 +172,10 @@ def _remedy(page: Page, report: Report, remedy: Remedy, place: int, *, verbose: 
 
 def _note(page: Page, report: Report, diagnosis: Diagnosis, *, verbose: bool) -> None:
     root = diagnosis.root
-    title = f"; {one_line(root.remedies[0].title)}" if root.remedies else ""
+    advice = f"; {one_line(root.remedies[0].title)}" if root.remedies else ""
     page.write(
         symbol(page, "note"), " ", (root.rule, STYLES["note"]), f"  {one_line(root.message)}",
-        (f", {wording.when(report, root.onset)}{title}", "dim"), first="  ", rest="    ",
+        (wording.onset(report, root) + advice, "dim"), first="  ", rest="    ",
     )  # fmt: skip
     if verbose:
         for evidence in root.evidence:
@@ -244,7 +244,9 @@ def _not_judged(page: Page, report: Report, *, verbose: bool) -> None:
         page.write(("Not judged", "bold"))
         for why, names in reasons[: len(reasons) if verbose else 6]:
             page.write(
-                f"{len(names)} skipped: {why} ", (f"({_some(names, len(names) if verbose else 3)})", "dim"), first="  - "
+                f"{len(names)} skipped: {why} ",
+                (f"({_some(names, len(names) if verbose else 3)})", "dim"),
+                first="  - ",
             )
         if len(reasons) > 6 and not verbose:
             count = sum(len(names) for _, names in reasons[6:])
