@@ -153,6 +153,30 @@ def metric_curve(run: Run, split: str, *, least: int = LEAST) -> Curve | None:
     return None
 
 
+def place(run: Run, step: int) -> str:
+    """A step in words: "step 900", or "epoch 9" where the log only knows epochs."""
+    return f"{run.step_unit} {step}"
+
+
+def share_of_run(run: Run, step: int) -> float:
+    """How far into the run a step lies, 0 to 1."""
+    span = run.steps
+    return 0.0 if span is None or span.last == span.first else (step - span.first) / (span.last - span.first)
+
+
+def begins_at_start(run: Run, series: Series) -> bool:
+    """Whether the first point was surely taken before training had moved the model.
+
+    An epoch clock leaves it open: epoch 0 is the untrained model to some loggers and the end of the
+    first epoch to others. A step clock settles it when the first point lies in the first 2 % of the run
+    and does not sum up an epoch.
+    """
+    span = run.steps
+    if span is None or run.step_unit == "epoch" or series.per == "epoch":
+        return False
+    return series.span.first <= max(1, span.first) + 0.02 * (span.last - span.first)
+
+
 # --- the learning rate ----------------------------------------------------------------------------
 
 
