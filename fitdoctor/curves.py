@@ -202,18 +202,66 @@ def rate_left(run: Run, share: float = 0.3) -> float | None:
 # --- chance and harm ------------------------------------------------------------------------------
 
 
-def chance_accuracy(run: Run) -> float | None:
-    """Accuracy of guessing: 1 / classes where the number of classes is known, else None."""
-    classes = run.facts.get("classes")
-    if isinstance(classes, (int, float)) and classes >= 2:
-        return 1.0 / float(classes)
+def classes(run: Run) -> int | None:
+    """Number of classes: from the facts, or read off an untrained model's loss and accuracy, or None.
+
+    An untrained classifier with a sound initialisation has a cross-entropy of ln C and guesses right once
+    in C times. Where the first logged loss is within 8 % of ln C for a whole number C, and the accuracy
+    of the first evaluations lies around 1 / C, that C is taken.
+    """
+    known = run.facts.get("classes")
+    if isinstance(known, (int, float)) and known >= 2:
+        return int(known)
+    loss = run.get(LOSS) or run.get(LOSS, "val")
+    if loss is None or not len(loss.finite):
+        return None
+    first = float(loss.finite.values[0])
+    count = round(math.exp(first)) if 0.6 < first < 12 else 0
+    if count < 2 or abs(first - math.log(count)) > 0.08 * math.log(count):
+        return None
+    for split in ("train", "val", "test"):
+        accuracy = run.get(ACCURACY, split)
+        if accuracy is not None and len(accuracy.finite):
+            lowest = float(accuracy.finite.values[:5].min())
+            if abs(lowest - 1 / count) < max(0.5 / count, 0.03):
+                return count
     return None
 
 
+def chance_accuracy(run: Run) -> float | None:
+    """Accuracy of guessing, 1 / `classes`, or None where the number of classes is unknown."""
+    count = classes(run)
+    return None if count is None else 1.0 / count
+
+
 def chance_loss(run: Run) -> float | None:
-    """Cross-entropy of guessing, ln(classes) in nats, where the number of classes is known."""
-    chance = chance_accuracy(run)
-    return None if chance is None else -math.log(chance)
+    """Cross-entropy of guessing, ln(`classes`) in nats, or None where the number of classes is unknown."""
+    count = classes(run)
+    return None if count is None else math.log(count)
+
+
+def barely_moved(curve: Curve, *, least: float = 0.05) -> bool:
+    """Whether training changed the curve by less than `least` of its first value.
+
+    Shares of the range mean nothing then: the range itself is noise.
+    """
+    return curve.swing < least * abs(curve.start)
+
+
+def rate_clock(run: Run, curve: Curve) -> FloatArray:
+    """The sum of learning rates up to each point of a curve, scaled to 0..1, float64[len(curve)].
+
+    With steps too short to overshoot, the optimizer follows the gradient flow, and the loss depends on the
+    sum of the learning rates alone, whatever the schedule. Without a logged rate it is the step count.
+    """
+    steps = curve.steps.astype(np.float64)
+    rate = learning_rate(run)
+    used = np.ones(len(steps))
+    if rate is not None and len(rate.finite) > 1:
+        used = rate.finite.at(curve.steps)
+        used = np.where(np.isfinite(used) & (used >= 0), used, float(rate.finite.values[0]))
+    clock = np.concatenate([[0.0], np.cumsum(np.diff(steps) * (used[1:] + used[:-1]) / 2)])
+    return clock / clock[-1] if clock[-1] > 0 else (steps - steps[0]) / max(steps[-1] - steps[0], 1.0)
 
 
 def settled_after(curve: Curve, *, band: float = 0.05, sigmas: float = 2.0) -> float:

@@ -32,8 +32,11 @@ class Regress:
     share: float
 
 
-def regress(curve: Curve, *, least_after: int = 4) -> Regress | None:
+def regress(curve: Curve, train: Curve | None = None, *, least_after: int = 4) -> Regress | None:
     """The regress of a held-out curve; None when fewer than `least_after` values follow its best.
+
+    The range is that of the held-out curve, or from the first training loss to the held-out best where that
+    is wider: a log whose first evaluation comes after an epoch does not show most of what was learned.
 
     The best of n noisy values lies below the truth by up to 2.5 standard deviations, so the level around
     the best is a median of its neighbours and the standard error counts both medians (a median of k
@@ -49,7 +52,8 @@ def regress(curve: Curve, *, least_after: int = 4) -> Regress | None:
     rise = float(np.median(last) - np.median(around))
     error = 1.25 * curve.noise * math.sqrt(1 / len(last) + 1 / len(around))
     errors = rise / error if error > 0 else math.copysign(math.inf, rise) if rise else 0.0
-    share = rise / curve.swing if curve.swing > 0 else math.inf if rise > 0 else 0.0
+    swing = max(curve.swing, train.start - curve.best if train is not None else 0.0)
+    share = rise / swing if swing > 0 else math.inf if rise > 0 else 0.0
     return Regress(b, int(curve.steps[b]), rise, errors, trend(after).p_up, share)
 
 

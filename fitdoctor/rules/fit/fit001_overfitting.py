@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitdoctor.curves import Curve, held_out, metric_curve, need_curve, place
+from fitdoctor.curves import Curve, barely_moved, held_out, metric_curve, need_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.generalisation import Regress, regress, worsened
 from fitdoctor.remedies import more_data, pretrained_or_smaller, regularise, stop_early, use_best_checkpoint
@@ -32,8 +32,8 @@ def overfitting(
     How it is measured:
         The validation loss is smoothed and its best epoch found. It overfits when the loss rises after
         that (Mann-Kendall below `p`), the last quarter of what follows stands above the best by more than
-        `errors` standard errors and `share` of the range (twice `share` where the noise is above 5 % of the
-        range), and the training loss is no higher than it was at the best epoch. Where a validation metric
+        `errors` standard errors and `share` of the range (from the first loss to the best; twice `share` where
+        the noise is above 5 % of it), and the training loss is no higher than it was at the best epoch. Where a validation metric
         is logged it must have worsened too; if it held, the finding is overconfidence-drift instead. It is
         an error from `severe` of the range on.
 
@@ -58,8 +58,8 @@ def overfitting(
     split = held_out(run)
     train = need_curve(run, LOSS)
     val = need_curve(run, LOSS, split)
-    found = regress(val)
-    if found is None:
+    found = regress(val, train)
+    if found is None or barely_moved(train):
         return
     floor = share if val.noise <= 0.05 * val.swing else 2 * share
     if not worsened(found, errors=errors, share=floor, p=p) or not _training_improved(train, found):

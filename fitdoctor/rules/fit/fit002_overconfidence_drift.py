@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitdoctor.curves import held_out, metric_curve, need_curve, place
+from fitdoctor.curves import barely_moved, held_out, metric_curve, need_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.generalisation import regress, worsened
 from fitdoctor.remedies import calibrate_outputs, regularise, use_best_checkpoint
@@ -55,13 +55,13 @@ def overconfidence_drift(
     metric = metric_curve(run, split)
     if metric is None:
         raise CannotJudge(f"no {split} accuracy or other metric with at least 8 values logged")
-    found = regress(val)
+    train = need_curve(run, LOSS)
+    found = regress(val, train)
     floor = share if val.noise <= 0.05 * val.swing else 2 * share
-    if found is None or not worsened(found, errors=errors, share=floor, p=p):
+    if found is None or barely_moved(train) or not worsened(found, errors=errors, share=floor, p=p):
         return
     if worsened(regress(metric), errors=errors, share=share / 2, p=p):
         return
-    train = need_curve(run, LOSS)
     before = train.values[train.steps <= found.best_step]
     if len(before) and train.final > float(before[-3:].mean()) + train.noise:
         return  # the training loss rises as well: nothing to do with confidence

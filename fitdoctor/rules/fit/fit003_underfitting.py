@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitdoctor.curves import chance_accuracy, find_curve, held_out, need_curve
+from fitdoctor.curves import Curve, chance_accuracy, find_curve, held_out, need_curve
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import add_capacity, less_regularisation, overfit_one_batch, search_learning_rate
 from fitdoctor.rule import CannotJudge, rule
@@ -49,20 +49,21 @@ def underfitting(run: Run, *, learned: float = 0.5, gap: float = 0.1, flat: floa
         Karpathy 2019 (stage 3: overfit first, regularise later). Thresholds are design values.
     """
     curve = need_curve(run, LOSS, least=20)
+    split = held_out(run, ACCURACY)
+    val = find_curve(run, ACCURACY, split, least=12) if split else None
     accuracy = find_curve(run, ACCURACY, least=12)
+    if accuracy is None and val is not None and _losses_agree(run, curve):
+        accuracy, val = val, None  # the model does as well on both, so one accuracy stands for the other
     if accuracy is None:
         raise CannotJudge("no train accuracy logged: a high loss may be noise in the targets")
     chance = chance_accuracy(run)
-    first = accuracy.shown(accuracy.start)
-    guess = chance if chance is not None else min(first, 0.5)
+    guess = chance if chance is not None else min(accuracy.shown(accuracy.start), 0.5)
     final = accuracy.shown(accuracy.final)
     if guess >= 1 or (final - guess) / (1 - guess) > learned:
         return
     tail = curve.tail_trend(0.3)
     if curve.gain_ahead() > flat * curve.swing or (tail.p_down < 0.05 and -tail.change > flat * curve.swing):
         return
-    split = held_out(run, ACCURACY)
-    val = find_curve(run, ACCURACY, split, least=12) if split else None
     if val is not None and (final - val.shown(val.final)) / (1 - guess) > gap:
         return
     evidence = [
@@ -76,7 +77,7 @@ def underfitting(run: Run, *, learned: float = 0.5, gap: float = 0.1, flat: floa
     if val is not None:
         evidence.append(Evidence.of(val.series, f"{val.shown(val.final):.3g}, no worse than on the training data"))
     yield Finding(
-        message=f"train accuracy stops at {final:.3g} and validation is no worse: the model does not fit",
+        message=f"{accuracy.series.signal.split} accuracy stops at {final:.3g} and there is no gap to validation: the model does not fit",
         severity=Severity.WARNING,
         confidence=Confidence.MEDIUM if chance is not None else Confidence.LOW,
         span=Span(int(curve.steps[-(3 * len(curve)) // 10]), int(curve.steps[-1])),
@@ -85,3 +86,10 @@ def underfitting(run: Run, *, learned: float = 0.5, gap: float = 0.1, flat: floa
         could_be=("model capacity", "regularisation too strong", "label noise", "lr-noise-floor"),
         settle_with="train at 4 times the width, and once without regularisation, for the same steps",
     )
+
+
+def _losses_agree(run: Run, train: Curve) -> bool:
+    """Whether validation loss ends within a tenth of the training loss's range of it."""
+    split = held_out(run)
+    val = find_curve(run, LOSS, split, least=12) if split else None
+    return val is not None and val.final - train.final < 0.1 * train.swing

@@ -10,6 +10,7 @@ import numpy as np
 
 from fitdoctor.curves import (
     Curve,
+    barely_moved,
     find_curve,
     held_out,
     jitter,
@@ -74,6 +75,7 @@ def lr_too_high(
     jump: float = 0.025,
     stalled: float = 0.03,
     together: float = 0.5,
+    poor: float = 0.2,
 ) -> Iterator[Finding]:
     """A lower learning rate would have trained further with the same budget.
 
@@ -89,7 +91,7 @@ def lr_too_high(
         the last 60 % of the run the loss makes less than `stalled` of its range in progress while it jumps
         by more than `jump` of that range from one evaluation of the same data to the next, training and
         validation loss jumping together (correlation of changes above `together`): the weights themselves
-        jump. The floor is not judged once the rate has been annealed below 30 % of its peak.
+        jump. A floor below `poor` of the first loss is good enough and is left alone. The floor is not judged once the rate has been annealed below 30 % of its peak.
 
     Options:
         blow_up: rise over the first loss, as a share of it.
@@ -97,6 +99,7 @@ def lr_too_high(
         jump: standard deviation of successive evaluations as a share of the range covered.
         stalled: progress over the last 60 % as a share of the range covered.
         together: least correlation between the changes of training and validation loss.
+        poor: share of the first loss that a floor must exceed.
 
     When it is wrong:
         Bad initialisation and unscaled inputs blow up too, at any rate; a bug in the loss (its sign, its
@@ -117,7 +120,7 @@ def lr_too_high(
     sign = _ramp(run, series, ramp)
     if sign is None:
         curve = make_curve(series)
-        sign = _blow_up(run, curve, blow_up) or _noisy_floor(run, curve, jump, stalled, together)
+        sign = _blow_up(run, curve, blow_up) or _noisy_floor(run, curve, jump, stalled, together, poor)
     if sign is None:
         return
     rate = learning_rate(run)
@@ -176,8 +179,10 @@ def _blow_up(run: Run, curve: Curve, factor: float) -> _Sign | None:
     start = curve.start
     if start <= 0:
         return None
-    peak_index = int(np.argmax(curve.values))
-    peak = float(curve.values[peak_index])
+    # a single high value counts only where one value is worth something: noise below 5 % of the start
+    heights = curve.values if curve.noise < 0.05 * start else curve.smooth
+    peak_index = int(np.argmax(heights))
+    peak = float(heights[peak_index])
     if peak < start * (1 + factor) + 5 * curve.noise:
         return None
     aloft = float(np.mean(curve.smooth > start))
@@ -199,14 +204,14 @@ def _blow_up(run: Run, curve: Curve, factor: float) -> _Sign | None:
     )
 
 
-def _noisy_floor(run: Run, curve: Curve, jump: float, stalled: float, together: float) -> _Sign | None:
+def _noisy_floor(run: Run, curve: Curve, jump: float, stalled: float, together: float, poor: float) -> _Sign | None:
     """The loss jumps around a floor that it reached early, and makes no progress."""
     split = held_out(run)
     val = find_curve(run, LOSS, split, least=20) if split else None
     left = rate_left(run)
     if val is None or len(curve) < 20 or (left is not None and left < 0.3):
         return None
-    if val.swing <= 0 or curve.swing <= 0:
+    if barely_moved(val) or barely_moved(curve) or (val.start > 0 and val.final < poor * val.start):
         return None
     share = jitter(val, 0.6) / val.swing
     late = curve.tail_trend(0.6)

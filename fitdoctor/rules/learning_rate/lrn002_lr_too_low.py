@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitdoctor.curves import learning_rate, need_curve, place, rate_left
+import numpy as np
+
+from fitdoctor.curves import Curve, find_curve, held_out, learning_rate, need_curve, place, rate_clock
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import raise_learning_rate, search_learning_rate, stretch_schedule
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS
+from fitdoctor.stats import trend
 
 
 @rule(
     "LRN002",
     "lr-too-low",
     needs=[LOSS],
-    explains=["undertrained", "underfitting", "val-better-than-train"],
+    explains=["no-learning", "undertrained", "underfitting", "val-better-than-train", "val-set-too-noisy", "plateau"],
     since="0.1.0",
     live=False,
 )
-def lr_too_low(run: Run, *, straight: float = 0.33, moved: float = 0.5, quiet: float = 0.02) -> Iterator[Finding]:
+def lr_too_low(run: Run, *, straight: float = 0.25, moved: float = 0.5, quiet: float = 0.05) -> Iterator[Finding]:
     """The loss falls slowly, smoothly and almost in a straight line until the end.
 
     Why it matters:
@@ -28,10 +31,11 @@ def lr_too_low(run: Run, *, straight: float = 0.33, moved: float = 0.5, quiet: f
         the first stretch of the way. Longer steps would have covered it sooner.
 
     How it is measured:
-        On the training loss: the last third of the run gains at least `straight` of what the first third
+        Time is counted in learning rate: the sum of the rates so far, since a loss at rates too low to overshoot
+        depends on that sum alone (so a warm-up or an annealing does not bend the curve). On the quieter of
+        training and validation loss: the last third gains at least `straight` of what the first third
         gained, the fall is significant over the last third, the loss has lost less than `moved` of its
-        first value, and its jitter is below `quiet` of the range, all at a learning rate that was not annealed.
-        A log alone cannot tell this from a run that is merely too short; the finding says so.
+        first value, and its jitter is below `quiet` of the range. A log alone cannot tell this from a run that is merely too short; the finding says so.
 
     Options:
         straight: gain of the last third over gain of the first third.
@@ -50,33 +54,26 @@ def lr_too_low(run: Run, *, straight: float = 0.33, moved: float = 0.5, quiet: f
         Smith 2017 (range test); Godbole et al. 2023. The ratio of thirds was calibrated on DeepOBS
         cifar10_3c3d (Schneider et al. 2019): 0.37-1.1 at rates labelled too low, at most 0.11 at healthy ones.
     """
-    curve = need_curve(run, LOSS, least=12)
-    n = len(curve)
-    third = n // 3
-    first = curve.start - float(curve.smooth[third])
-    last = float(curve.smooth[2 * third]) - curve.final
+    train = need_curve(run, LOSS, least=12)
     if run.finished is False and run.facts.get("planned_steps"):
         planned = float(run.facts["planned_steps"])
-        if planned > 1.5 * curve.steps[-1]:
-            raise CannotJudge(f"the run is at {place(run, int(curve.steps[-1]))} of {planned:.0f} planned steps")
-    left = rate_left(run)
-    if left is not None and left < 0.3:
+        if planned > 1.5 * train.steps[-1]:
+            raise CannotJudge(f"the run is at {place(run, int(train.steps[-1]))} of {planned:.0f} planned steps")
+    split = held_out(run)
+    val = find_curve(run, LOSS, split, least=12) if split else None
+    curve = min((c for c in (train, val) if c is not None), key=lambda c: c.noise / max(c.swing, 1e-300))
+    stretch = _thirds(run, curve)
+    if stretch is None or curve.start <= 0 or (curve.start - curve.final) > moved * curve.start:
+        return
+    first, last, p = stretch
+    if first <= 0 or last < straight * first or p > 1e-3 or last < 4 * curve.noise:
+        return
+    if curve.noise > quiet * curve.swing or train.final > train.start:
         return
     rate = learning_rate(run)
-    if (
-        rate is not None
-        and len(rate) > 4
-        and float(rate.at(curve.steps[third : third + 1])[0]) < 0.9 * float(rate.finite.values.max())
-    ):
-        return  # still warming up after a third of the run: another rule's business
-    fall = curve.tail_trend(1 / 3)
-    if first <= 0 or last < straight * first or fall.p_down > 1e-3 or last < 4 * curve.noise:
-        return
-    if curve.start <= 0 or (curve.start - curve.final) > moved * curve.start or curve.noise > quiet * curve.swing:
-        return
     current = float(rate.finite.values.max()) if rate is not None and len(rate.finite) else None
     yield Finding(
-        message=f"training loss falls in a nearly straight line, only {(curve.start - curve.final) / curve.start:.0%} down at the end",
+        message=f"loss falls in a nearly straight line, only {(curve.start - curve.final) / curve.start:.1%} down at the end",
         severity=Severity.WARNING,
         confidence=Confidence.MEDIUM,
         span=Span(int(curve.steps[0]), int(curve.steps[-1])),
@@ -91,3 +88,13 @@ def lr_too_low(run: Run, *, straight: float = 0.33, moved: float = 0.5, quiet: f
         could_be=("undertrained",),
         settle_with="train the first tenth of the steps again at 3 and 10 times the rate: faster and as smooth means too low",
     )
+
+
+def _thirds(run: Run, curve: Curve) -> tuple[float, float, float] | None:
+    """Gain of the first and of the last third of the rate clock, and the p-value that the last third falls."""
+    clock = rate_clock(run, curve)
+    one, two = (int(np.searchsorted(clock, share)) for share in (1 / 3, 2 / 3))
+    if one < 2 or len(curve) - two < 4:
+        return None
+    late = trend(curve.values[two:])
+    return curve.start - float(curve.smooth[one]), float(curve.smooth[two]) - curve.final, late.p_down

@@ -67,8 +67,8 @@ def plateau(run: Run, *, share: float = 0.3, gain: float = 0.01, solved: float =
             ),
         ),
         remedies=(overfit_one_batch(),) if annealed else (decay_learning_rate(), overfit_one_batch()),
-        could_be=("converged", "model capacity")
+        could_be=("converged", "underfitting")
         if annealed
-        else ("converged", "lr-noise-floor", "lr-too-high", "model capacity"),
+        else ("converged", "lr-noise-floor", "lr-too-high", "underfitting"),
         settle_with="anneal the learning rate to 0 over 5-10 % of the budget: a drop means the rate, none means model or data",
     )

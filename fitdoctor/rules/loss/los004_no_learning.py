@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
+
 from fitdoctor.curves import (
     Curve,
     begins_at_start,
@@ -17,12 +19,19 @@ from fitdoctor.curves import (
     place,
 )
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.remedies import check_labels, overfit_one_batch, search_learning_rate
+from fitdoctor.remedies import check_labels, check_updates, overfit_one_batch, search_learning_rate
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import ACCURACY, LOSS
 
-COULD_BE = ("lr-too-high", "no parameter updates", "vanishing-gradients", "labels or loss wrong")
+COULD_BE = (
+    "lr-too-high",
+    "lr-too-low",
+    "no parameter updates",
+    "vanishing-gradients",
+    "labels or loss wrong",
+    "underfitting",
+)
 SETTLE = (
     "overfit one batch of 16 examples (200 steps): success at a tenth of the rate means the rate, failure means a bug"
 )
@@ -39,7 +48,6 @@ SETTLE = (
         "val-better-than-train",
         "val-set-too-noisy",
         "best-epoch",
-        "lr-too-low",
         "undertrained",
     ],
     since="0.1.0",
@@ -55,10 +63,13 @@ def no_learning(
         are bugs, not hyperparameters.
 
     How it is measured:
-        By accuracy where it is logged: its best smoothed value exceeds its first by less than
-        `accuracy_gain` of what was left to gain, and it stands at chance: 1 / classes where the number of
-        classes is known, else where -ln(accuracy) equals the loss within 10 %, which holds for a model that
-        spreads its probability evenly over balanced classes. Without accuracy, by the loss: it equals
+        By accuracy where it is logged: its late level exceeds that of guessing by less than `accuracy_gain` of
+        what was left to gain, and its best by less than twice that. Guessing is 1 / classes; the number of
+        classes is a fact, or read off a first loss of ln C with an accuracy around 1 / C. Where it is unknown,
+        accuracy must not have risen above its first value while the loss is -ln(accuracy) within 10 %, which is
+        that of even guessing over balanced classes, or worse. Within 5 % of the loss of guessing at the end it
+        is a warning. A held-out loss that is the same number at every evaluation is an error of its own: the
+        weights do not change. Without accuracy, by the loss: it equals
         ln(classes), or it never left its first value by more than `loss_gain` and `sigmas` noise standard
         deviations although the log begins with the untrained model.
 
@@ -78,6 +89,9 @@ def no_learning(
         Karpathy 2019, A Recipe for Training Neural Networks (overfit one batch; verify the loss at
         initialisation). Thresholds are design values, checked on the DeepOBS learning-rate grids.
     """
+    if (frozen := _frozen(run)) is not None:
+        yield frozen
+        return
     curve = need_curve(run, LOSS)
     accuracy = find_curve(run, ACCURACY) or find_curve(run, ACCURACY, held_out(run, ACCURACY) or "val")
     if accuracy is not None:
@@ -99,17 +113,17 @@ def no_learning(
 
 def _by_accuracy(run: Run, curve: Curve, accuracy: Curve, gain: float) -> Iterator[Finding]:
     start, best = accuracy.shown(accuracy.start), accuracy.shown(accuracy.best)
-    final = accuracy.shown(accuracy.final)
-    least = max(gain * (1 - start), 3 * accuracy.noise)
+    level = accuracy.shown(float(np.median(accuracy.tail(0.5))))
     chance = chance_accuracy(run)
-    if chance is not None:
-        at_chance = best < chance + max(gain * (1 - chance), 3 * accuracy.noise)
-    else:
-        level = -math.log(max(best, 1e-9))
-        even = abs(curve.final - level) < 0.1 * level or curve.final > max(curve.start, level)
-        at_chance = best < start + least and best < 0.6 and even
-    if not at_chance:
+    base = chance if chance is not None else start
+    step = gain * (1 - base)
+    guessing = best < base + max(2 * step, 3 * accuracy.noise) and level < base + max(step, accuracy.noise)
+    if chance is None and not _guessing(curve, level):
+        guessing = False
+    if not guessing:
+        yield from _barely(run, curve, accuracy, chance)
         return
+    final = level
     guess = f"chance, {chance:.3g}" if chance is not None else f"its first value, {start:.3g}"
     split = accuracy.series.signal.split
     yield Finding(
@@ -125,6 +139,43 @@ def _by_accuracy(run: Run, curve: Curve, accuracy: Curve, gain: float) -> Iterat
         could_be=COULD_BE,
         settle_with=SETTLE,
     )
+
+
+def _barely(run: Run, curve: Curve, accuracy: Curve, chance: float | None) -> Iterator[Finding]:
+    """Better than guessing, but only just: the loss is within 5 % of chance at the end of the run."""
+    if chance is None or curve.final < 0.95 * -math.log(chance):
+        return
+    final = accuracy.shown(accuracy.final)
+    if (final - chance) / (1 - chance) > 0.15:
+        return
+    text = f"training loss ends at {curve.final:.4g}, accuracy at {final:.3g}: hardly better than guessing"
+    yield _finding(run, curve, text, f"far below ln({1 / chance:.0f}) = {-math.log(chance):.3f}", Severity.WARNING)
+
+
+def _frozen(run: Run) -> Finding | None:
+    """The loss on fixed held-out data is the same number at every evaluation: the weights do not change."""
+    val = run.get(LOSS, held_out(run) or "val")
+    if val is None or len(val) < 5 or len(np.unique(val.values)) > 1 or not np.isfinite(val.values[0]):
+        return None
+    return Finding(
+        message=f"{val.signal.split} loss is exactly {val.values[0]:.6g} at all {len(val)} evaluations",
+        severity=Severity.ERROR,
+        confidence=Confidence.HIGH,
+        span=Span(val.span.first, val.span.last),
+        evidence=(Evidence.of(val, f"{len(val)} equal values", "changing with the weights"),),
+        remedies=(check_updates(), overfit_one_batch()),
+        could_be=("no parameter updates", "evaluation of a stale copy of the model", "a collapsed model"),
+        settle_with="compare a checksum of the parameters before and after one optimizer.step()",
+    )
+
+
+def _guessing(curve: Curve, accuracy: float) -> bool:
+    """Whether the loss is that of even guessing among 1 / accuracy classes, or worse."""
+    even = -math.log(min(max(accuracy, 1e-9), 1 - 1e-9))
+    if accuracy >= 0.6:
+        return False
+    worse = curve.final > 1.05 * even and (accuracy < 0.25 or curve.final > curve.start)
+    return abs(curve.final - even) < 0.1 * even or worse
 
 
 def _by_loss(run: Run, curve: Curve, gain: float, sigmas: float) -> Iterator[Finding]:
