@@ -1,6 +1,7 @@
 """For authors of rules: make a run by hand, and check what a rule says of it.
 
->>> from fitdoctor.testing import check_rule, make_run
+>>> from fitdoctor.signals import LOSS
+>>> from fitdoctor.testing import make_run
 >>> run = make_run(train_loss=[1.0, 0.5, 0.2, 0.1], val_loss=[1.1, 0.7], facts={"classes": 10})
 >>> [str(s.signal) for s in run.series], run.get(LOSS, "val").steps.tolist()
 (['train loss', 'val loss'], [1, 3])
@@ -8,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from fitdoctor.errors import FitdoctorError
 from fitdoctor.finding import Confidence, Finding, Severity
 from fitdoctor.rule import CannotJudge, Rule
 from fitdoctor.run import Fact, Per, Run, Series
-from fitdoctor.signals import LOSS, QUANTITIES, SPLITS, Signal
+from fitdoctor.signals import QUANTITIES, SPLITS, Signal
 
-__all__ = ["LOSS", "check_rule", "check_skips", "make_run"]
+__all__ = ["check_rule", "check_skips", "make_run"]
 
 
 def make_run(
@@ -165,7 +166,7 @@ def _series(signal: Signal, values: Any, clock: np.ndarray[Any, np.dtype[np.int6
     if isinstance(values, Mapping):
         ordered = dict(sorted(values.items()))
         return Series(signal, np.array(list(ordered)), np.array(list(ordered.values())), str(signal), per)
-    numbers: Sequence[float] = np.asarray(values, np.float64)  # type: ignore[assignment]
+    numbers = np.asarray(values, np.float64)
     n = len(numbers)
     if n == len(clock):
         at = clock

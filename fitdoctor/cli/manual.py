@@ -64,9 +64,9 @@ def show_list(rules: Sequence[Rule], page: Page) -> None:
         for rule in members:
             state = "" if rule.status == "stable" else f" [{rule.status}]"
             page.write(
-                (rule.name, "cyan"), " " * (longest - len(rule.name) + 2), rule.summary, (state, "yellow"),
+                rule.summary, (state, "yellow"),
                 (f"  needs {', '.join(needs(rule)) or 'nothing'}", "dim"),
-                first=f"  {rule.code}  ", rest=" " * (longest + 12),
+                first=(f"  {rule.code}  ", (f"{rule.name:<{longest}}  ", "cyan")),
             )  # fmt: skip
         page.gap()
     page.write(f"{len(rules)} rules. ", ("`fitdoctor rule NAME` explains one.", "dim"))
@@ -82,7 +82,7 @@ def show_page(rule: Rule, page: Page) -> None:
     page.write(("Needs", "bold"))
     page.write("; ".join(needs(rule)) or "nothing", first="  ")
     if rule.explains:
-        page.write(("accounts for  ", "dim"), ", ".join(rule.explains), first="  ", rest=" " * 16)
+        page.write(", ".join(rule.explains), first=(("  accounts for  ", "dim"),))
     for title, text in parts.items():
         page.gap()
         page.write((title, "bold"))

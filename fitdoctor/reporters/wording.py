@@ -28,6 +28,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def step_unit(report: Report) -> str:
+    """What a step counts: "step" or "epoch"."""
+    return "epoch" if report.facts.get("step_unit") == "epoch" else "step"
+
+
 def when(report: Report, step: int, *, of_all: bool = False) -> str:
     """A moment of the run: ``step 240 (epoch 2.4)``, or ``epoch 12`` where steps are epochs.
 
@@ -36,7 +41,7 @@ def when(report: Report, step: int, *, of_all: bool = False) -> str:
         step: the moment.
         of_all: say how many steps there are in all, too: ``step 240 of 1,499 (epoch 2.4)``.
     """
-    unit = str(report.facts.get("step_unit", "step"))
+    unit = step_unit(report)
     per_epoch = report.facts.get("steps_per_epoch")
     text = f"{unit} {step:,}"
     if of_all and report.steps is not None:
@@ -77,7 +82,7 @@ def facts_line(report: Report) -> str:
     """What is known of the run beside its curves, in one line."""
     parts = []
     if report.steps is not None:
-        unit = str(report.facts.get("step_unit", "step"))
+        unit = step_unit(report)
         parts.append(f"{unit}s {report.steps.first:,} to {report.steps.last:,}")
     if schedule := report.facts.get("schedule"):
         parts.append(f"{schedule}" if "lr" in str(schedule).split() else f"lr {schedule}")
@@ -127,14 +132,14 @@ def codes_to_show(code: dict[str, str], framework: str, *, everything: bool) -> 
     """
     framework = {"huggingface": "transformers", "hf": "transformers", "torch": "pytorch"}.get(framework, framework)
     if framework in code and not everything:
-        return [(FRAMEWORKS.get(framework, framework), code[framework])]
+        return [(_framework(framework), code[framework])]
     if framework and not everything:
         code = {"pytorch": code["pytorch"]} if "pytorch" in code else code
     order = [*FRAMEWORKS, *(key for key in code if key not in FRAMEWORKS)]
     shown: list[tuple[str, str]] = []
     for key in order:
         if key in code and all(code[key] != lines for _, lines in shown):
-            shown.append((FRAMEWORKS.get(key, key), code[key]))
+            shown.append((_framework(key), code[key]))
     return shown
 
 
@@ -155,6 +160,10 @@ def severity_first(diagnoses: Sequence[Diagnosis]) -> tuple[list[Diagnosis], lis
     """The diagnoses that make a run sick, and the mere notes."""
     harmful = [d for d in diagnoses if d.root.severity.rank > 0]
     return harmful, [d for d in diagnoses if d.root.severity.rank == 0]
+
+
+def _framework(key: str) -> str:
+    return FRAMEWORKS.get(key, one_line(key))
 
 
 def _short(value: Fact) -> str:
