@@ -83,6 +83,8 @@ class _Log:
         self.totals: dict[Role, Counter[float]] = {Role.EPOCH: Counter(), Role.STEP: Counter()}
         self.keras = False
         self._seen: Counter[str] = Counter()
+        self._first: dict[str, float] = {}
+        self._moving: set[str] = set()
         self._shapes: dict[str, tuple[Slot, ...]] = {}
         self._tables = TableReader()
         self._epoch: float | None = None
@@ -91,7 +93,7 @@ class _Log:
 
     def repeats(self) -> bool:
         """Whether some metric has been seen often enough to be a curve."""
-        return any(count >= _ENOUGH for count in self._seen.values())
+        return any(count >= _ENOUGH and tag in self._moving for tag, count in self._seen.items())
 
     def take(self, text: str) -> None:
         """Read one line, or the several that a carriage return wrote over each other."""
@@ -202,6 +204,11 @@ class _Log:
         metrics = [tag for tag in row if is_metric(tag)]
         self._seen.update(metrics)
         self.metric_rows += bool(metrics)
+        timed = not row.keys().isdisjoint((_EPOCH, _STEP, _POSITION, _LEADING))
+        for tag in metrics:
+            # The same message again and again, with no clock, is no curve: "ValueError: loss is nan".
+            if tag not in self._moving and (timed or self._first.setdefault(tag, row[tag]) != row[tag] == row[tag]):
+                self._moving.add(tag)
         self.cells.add(row.items())
 
 
