@@ -1,0 +1,88 @@
+"""One track for each signal: cadence, the plainest of several tags, the whole for its only part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fitdoctor.readers.tracks import LeftOut, Track
+from fitdoctor.run import Note, Per
+from fitdoctor.signals import LOSS, LOSS_PART, LR, MOMENTUM, SPLIT_QUANTITIES, WEIGHT_DECAY, Signal
+
+
+def tell_cadence(tracks: Sequence[Track], step_unit: str) -> None:
+    """Fill in `per` where the log leaves no doubt."""
+    if step_unit == "epoch":
+        for c in tracks:
+            if not c.meaning.per:
+                c.meaning = replace(c.meaning, per="epoch")
+        return
+    together: dict[Signal, list[Track]] = {}
+    for c in tracks:
+        if c.meaning.signal.quantity in SPLIT_QUANTITIES and not c.meaning.per and c.meaning.signal.split == "train":
+            together.setdefault(c.meaning.signal, []).append(c)
+    held_out = [c for c in tracks if c.meaning.signal.split in ("val", "test") and c.steps is not None]
+    for several in together.values():
+        if len(several) == 2:
+            sparse, dense = sorted(several, key=len)
+            if _evaluated_with(sparse, held_out) and not _evaluated_with(dense, held_out):
+                sparse.meaning = replace(sparse.meaning, per="epoch")
+                dense.meaning = replace(dense.meaning, per="step")
+
+
+def _evaluated_with(track: Track, held_out: Sequence[Track]) -> bool:
+    """Whether a training curve stands on the steps of an evaluation: then it is one, on training data."""
+    return any(np.array_equal(track.steps, c.steps) for c in held_out)  # type: ignore[arg-type]
+
+
+def one_per_signal(tracks: list[Track], notes: list[Note]) -> tuple[list[Track], list[LeftOut]]:
+    groups: dict[tuple[Signal, Per], list[Track]] = {}
+    for c in tracks:
+        if len(c):
+            groups.setdefault((c.meaning.signal, c.meaning.per), []).append(c)
+    kept: list[Track] = []
+    left_out: list[LeftOut] = []
+    for (signal, _), several in groups.items():
+        most = max(_reach(c) for c in several)
+        several.sort(key=lambda c: (not c.meaning.by_user, 2 * _reach(c) < most, c.meaning.detours, -len(c), c.tag))
+        best = several[0]
+        kept.append(best)
+        for other in several[1:]:
+            if not _tells_the_same(best, other):
+                notes.append(
+                    Note("ambiguous", f"{best.tag!r} and {other.tag!r} both read as {signal}; the first is used")
+                )
+            left_out.append(LeftOut(other.tag, other.statistic, len(other), f"{best.tag!r} stands for {signal}"))
+    return _whole_model(kept), left_out
+
+
+def _reach(track: Track) -> int:
+    """Steps from the first point to the last."""
+    return 0 if track.steps is None else int(track.steps[-1]) - int(track.steps[0])
+
+
+def _tells_the_same(first: Track, second: Track) -> bool:
+    return (
+        len(first) == len(second)
+        and np.array_equal(first.steps, second.steps)  # type: ignore[arg-type]
+        and np.array_equal(first.values, second.values, equal_nan=True)
+    )
+
+
+def _whole_model(tracks: list[Track]) -> list[Track]:
+    """Name the whole model where a log names one part only, and that part can only be all of it.
+
+    One loss of a split is the objective, whatever its name; one learning rate is the learning rate.
+    """
+    for quantity, whole in ((LOSS_PART, LOSS), (LR, LR), (MOMENTUM, MOMENTUM), (WEIGHT_DECAY, WEIGHT_DECAY)):
+        for split in ("train", "val", "test"):
+            own = [c for c in tracks if c.meaning.signal.split == split]
+            named = [c for c in own if c.meaning.signal.quantity == quantity and c.meaning.signal.layer]
+            if any(c.meaning.signal == Signal(whole, split) for c in own):
+                continue
+            if len({c.meaning.signal.layer for c in named}) == 1 and not any(c.meaning.by_user for c in named):
+                for c in named:
+                    c.meaning = replace(c.meaning, signal=Signal(whole, split))
+    return tracks
