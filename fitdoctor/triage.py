@@ -6,7 +6,7 @@ A root cause is a finding with no other finding that explains it and began no la
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from fitdoctor.finding import Finding, Severity
 from fitdoctor.report import Diagnosis
@@ -17,13 +17,19 @@ ONSET_SLACK = 0.05
 off block medians of at most 60 blocks, so each is known to about two blocks."""
 
 
-def triage(findings: Sequence[Finding], explains: Mapping[str, Sequence[str]], steps: Span | None) -> list[Diagnosis]:
+def triage(
+    findings: Sequence[Finding],
+    explains: Mapping[str, Sequence[str]],
+    steps: Span | None,
+    states: Collection[str] = (),
+) -> list[Diagnosis]:
     """Group findings under their root causes.
 
     Args:
         findings: all findings of one run, with `Finding.rule` filled in.
         explains: rule name -> names of rules whose findings it accounts for.
         steps: first and last step of the run.
+        states: names of rules that describe the whole run; their findings have no onset to be compared.
 
     Returns:
         One diagnosis per root cause, by the worst severity among the root and what it explains, then the
@@ -36,7 +42,7 @@ def triage(findings: Sequence[Finding], explains: Mapping[str, Sequence[str]], s
         return (
             effect.rule in closure[cause.rule]
             and cause.rule not in closure[effect.rule]
-            and cause.onset <= effect.onset + slack
+            and (effect.rule in states or cause.onset <= effect.onset + slack)
             and (cause.severity is not Severity.NOTE or effect.severity is Severity.NOTE)
         )
 
