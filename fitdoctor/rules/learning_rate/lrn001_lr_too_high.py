@@ -20,7 +20,7 @@ from fitdoctor.curves import (
     rate_left,
     shared_jitter,
 )
-from fitdoctor.finding import Confidence, Evidence, Finding, Severity
+from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
 from fitdoctor.remedies import decay_learning_rate, lower_learning_rate, search_learning_rate, warm_up
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Series, Span
@@ -41,6 +41,7 @@ class _Sign:
     severity: Severity
     confidence: Confidence
     could_be: tuple[str, ...]
+    remedy: Remedy
 
 
 @rule(
@@ -136,12 +137,7 @@ def lr_too_high(
         confidence=sign.confidence,
         span=Span(sign.onset, series.span.last),
         evidence=tuple(evidence),
-        remedies=(
-            search_learning_rate(),
-            lower_learning_rate(0.1, current=current),
-            warm_up(max(1, (series.span.last - series.span.first) // 20)) if run.step_unit == "step" else warm_up(),
-            decay_learning_rate(),
-        ),
+        remedies=(lower_learning_rate(0.1, current=current), search_learning_rate(), sign.remedy),
         could_be=sign.could_be,
         settle_with=SETTLE,
     )
@@ -173,6 +169,7 @@ def _ramp(run: Run, series: Series, factor: float) -> _Sign | None:
         severity=Severity.ERROR,
         confidence=Confidence.MEDIUM,
         could_be=("exploding-gradients", "bad initialisation"),
+        remedy=_ramp_up(run),
     )
 
 
@@ -203,6 +200,7 @@ def _blow_up(run: Run, curve: Curve, factor: float) -> _Sign | None:
         severity=Severity.ERROR,
         confidence=Confidence.MEDIUM,
         could_be=("bad initialisation", "unnormalised inputs", "a bug in the loss"),
+        remedy=_ramp_up(run),
     )
 
 
@@ -241,4 +239,11 @@ def _noisy_floor(
         severity=Severity.WARNING,
         confidence=Confidence.MEDIUM if sure else Confidence.LOW,
         could_be=("lr-noise-floor",) if sure else ("lr-noise-floor", "val-set-too-noisy"),
+        remedy=decay_learning_rate(),
     )
+
+
+def _ramp_up(run: Run) -> Remedy:
+    span = run.steps
+    counted = span is not None and run.step_unit == "step"
+    return warm_up(max(1, (span.last - span.first) // 20)) if span is not None and counted else warm_up()
