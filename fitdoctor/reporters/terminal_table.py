@@ -45,12 +45,15 @@ def show_all(
     verdicts: Counter[str] = Counter()
     totals: Counter[str] = Counter()
     worst: list[tuple[tuple[int, int], int, Report]] = []  # a heap of the reports to show whole
+    causes: Counter[str] = Counter()
     order = count()
     _head(page)
     for report in _chain(first, second, waiting):
         _row(page, report)
         verdicts[report.verdict] += 1
         totals.update(report.counts)
+        if report.verdict == "sick":
+            causes[one_line(report.diagnoses[0].root.rule)] += 1
         if report.verdict == "sick" and not quiet and in_full:
             heapq.heappush(worst, (_badness(report), -next(order), report))
             if len(worst) > in_full:
@@ -61,7 +64,7 @@ def show_all(
         page.write((("-" if page.plain else "─") * page.width, "dim"))
         terminal.show(report, console, verbose=verbose)
     page.gap()
-    _closing(page, verdicts, totals, left=0 if quiet else verdicts["sick"] - len(shown))
+    _closing(page, verdicts, causes, totals, left=0 if quiet else verdicts["sick"] - len(shown))
 
 
 def _chain(first: Report, second: Report, rest: Iterable[Report]) -> Iterable[Report]:
@@ -107,10 +110,13 @@ def _row(page: Page, report: Report) -> None:
     page.verbatim(*cells, one_line(report.run, room))
 
 
-def _closing(page: Page, verdicts: Counter[str], totals: Counter[str], *, left: int) -> None:
+def _closing(page: Page, verdicts: Counter[str], causes: Counter[str], totals: Counter[str], *, left: int) -> None:
     runs = wording.plural(verdicts.total(), "run")
     page.write((f"{runs}: {verdicts['sick']:,} sick, {verdicts['healthy']:,} healthy, "
                 f"{verdicts['cannot judge']:,} cannot be judged", "bold"))  # fmt: skip
+    if causes:
+        counted = ", ".join(f"{rule} in {wording.plural(n, 'run')}" for rule, n in causes.most_common())
+        page.write(counted, first="root causes: ")
     page.write(wording.summary(totals, []), " (over all runs)")
     if left > 0:
         page.write((f"{left:,} more sick {'run' if left == 1 else 'runs'} not shown whole: "

@@ -63,7 +63,7 @@ Worth knowing
 About the log
   - starts again at step 50: the later data are used
   - 1 tag not understood and left out: my/thing  (--map TAG=quantity)
-  - plateau was switched off: on purpose
+  - switched off: on purpose (plateau)
 
 Not judged
   - 2 skipped: no grad_norm_clipped logged (gradient-clipping-saturated,
