@@ -9,7 +9,7 @@ import numpy as np
 
 from fitdoctor.readers.tracks import LeftOut, Track
 from fitdoctor.run import Note, Per
-from fitdoctor.signals import LOSS, LOSS_PART, LR, MOMENTUM, SPLIT_QUANTITIES, WEIGHT_DECAY, Signal
+from fitdoctor.signals import LOSS, LOSS_PART, LR, MOMENTUM, SPLIT_QUANTITIES, SPLITS, WEIGHT_DECAY, Signal
 
 
 def tell_cadence(tracks: Sequence[Track], step_unit: str) -> None:
@@ -76,13 +76,13 @@ def _whole_model(tracks: list[Track]) -> list[Track]:
 
     One loss of a split is the objective, whatever its name; one learning rate is the learning rate.
     """
+    signals = {c.meaning.signal for c in tracks}
     for quantity, whole in ((LOSS_PART, LOSS), (LR, LR), (MOMENTUM, MOMENTUM), (WEIGHT_DECAY, WEIGHT_DECAY)):
-        for split in ("train", "val", "test"):
-            own = [c for c in tracks if c.meaning.signal.split == split]
-            named = [c for c in own if c.meaning.signal.quantity == quantity and c.meaning.signal.layer]
-            if any(c.meaning.signal == Signal(whole, split) for c in own):
+        for split in SPLITS:
+            parts = {s for s in signals if s.quantity == quantity and s.split == split and s.layer}
+            if len(parts) != 1 or Signal(whole, split) in signals:
                 continue
-            if len({c.meaning.signal.layer for c in named}) == 1 and not any(c.meaning.by_user for c in named):
-                for c in named:
+            for c in tracks:
+                if c.meaning.signal in parts and not c.meaning.by_user:
                     c.meaning = replace(c.meaning, signal=Signal(whole, split))
     return tracks

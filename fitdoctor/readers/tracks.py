@@ -97,6 +97,8 @@ def _fitting(clock: Any, n: int) -> Any:
 
 def _array(parts: Sequence[RawSeries], name: str, kind: type) -> Any:
     found = [getattr(p, name) for p in parts]
+    if len(found) == 1 and isinstance(found[0], np.ndarray) and found[0].dtype == kind and found[0].ndim == 1:
+        return found[0]
     if any(a is None for a in found):
         return None
     arrays = [np.atleast_1d(np.asarray(a)) for a in found]
