@@ -102,7 +102,7 @@ def _align(track: Track, main: Track, epochs: EpochMap | None) -> str | None:
         counted = track.epochs if track.epochs is not None else np.arange(len(track), dtype=np.float64)
         counted, missing = np.nan_to_num(counted, posinf=0, neginf=0), True
     else:
-        if not _may_count_epochs(track.steps, main.steps):
+        if not _may_count_epochs(track, main.steps) or _knows_its_epochs(track, epochs):
             return None
         counted, missing = track.steps.astype(np.float64), False
     ways: list[tuple[str, IntArray]] = []
@@ -135,12 +135,25 @@ def _place(track: Track, steps: IntArray) -> None:
     track.meaning = replace(meaning, signal=signal, per=meaning.per or "epoch")
 
 
-def _may_count_epochs(steps: IntArray, main: IntArray) -> bool:
-    """Whether steps look like a counter much shorter than the training steps."""
-    if len(steps) < 2 or len(main) < 2 or int(steps[-1]) * 2 > int(main[-1]):
+def _may_count_epochs(track: Track, main: IntArray) -> bool:
+    """Whether steps look like a counter much shorter than the training steps.
+
+    A training curve that was logged for a while looks so too, so it must count in ones.
+    """
+    steps = track.steps
+    if steps is None or len(steps) < 2 or len(main) < 2 or int(steps[-1]) * 2 > int(main[-1]):
         return False
     stride = stride_of(steps)
-    return stride > 0 and 0 <= int(steps[0]) <= stride
+    evaluation = track.meaning.signal.split != "train" or track.meaning.per == "epoch"
+    return 0 <= int(steps[0]) <= stride and (stride == 1 or (stride > 1 and evaluation))
+
+
+def _knows_its_epochs(track: Track, epochs: EpochMap | None) -> bool:
+    """Whether the epochs logged with a track say that its steps are training steps."""
+    if epochs is None or track.epochs is None or track.steps is None or not np.isfinite(track.epochs).all():
+        return False
+    away = np.abs(epochs.step_at(track.epochs) - track.steps)
+    return float(np.median(away)) <= (epochs.steps_per_epoch or 0)
 
 
 def _same_epochs(counted: FloatArray, epochs: EpochMap) -> bool:

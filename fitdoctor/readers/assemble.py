@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fitdoctor.readers.alignment import on_one_clock
-from fitdoctor.readers.choice import one_per_signal, tell_cadence
+from fitdoctor.readers.choice import one_per_signal, tell_cadence, tell_split
 from fitdoctor.readers.ordering import in_order
 from fitdoctor.readers.raw import RawRun
 from fitdoctor.readers.tags import Overrides, facts_from_params
@@ -47,9 +47,11 @@ def assemble_in_full(raw: RawRun, overrides: Overrides = ()) -> Assembled:
     with np.errstate(all="ignore"):
         tracks = in_order(tracks, notes)
         tracks, facts = on_one_clock(tracks, notes)
-        tracks, unusable = convert_units(tracks, notes)
+        tell_split(tracks, notes)
+        unit = str(facts.get("step_unit", "step"))
+        tracks, unusable = convert_units(tracks, unit)
         left_out += [LeftOut(c.tag, c.statistic, len(c), why) for c, why in unusable]
-        tell_cadence(tracks, str(facts.get("step_unit", "step")))
+        tell_cadence(tracks, unit)
         tracks, twice = one_per_signal(tracks, notes)
     left_out += twice
     run = Run(

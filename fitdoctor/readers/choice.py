@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from fitdoctor.readers.tags.words import word_set
 from fitdoctor.readers.tracks import LeftOut, Track
 from fitdoctor.run import Note, Per
-from fitdoctor.signals import LOSS, LOSS_PART, LR, MOMENTUM, SPLIT_QUANTITIES, SPLITS, WEIGHT_DECAY, Signal
+from fitdoctor.signals import LOSS, LOSS_PART, LR, METRICS, MOMENTUM, SPLIT_QUANTITIES, SPLITS, WEIGHT_DECAY, Signal
 
 
 def tell_cadence(tracks: Sequence[Track], step_unit: str) -> None:
@@ -30,6 +31,31 @@ def tell_cadence(tracks: Sequence[Track], step_unit: str) -> None:
             if _evaluated_with(sparse, held_out) and not _evaluated_with(dense, held_out):
                 sparse.meaning = replace(sparse.meaning, per="epoch")
                 dense.meaning = replace(dense.meaning, per="step")
+
+
+def tell_split(tracks: Sequence[Track], notes: list[Note]) -> None:
+    """A metric that names no split, in a log that calls its training loss by name, is an evaluation.
+
+    fastai logs ``train_loss, valid_loss, accuracy``; Keras, which leaves training unnamed, ``loss, val_loss``.
+    """
+
+    def splits(track: Track) -> str:
+        return track.meaning.signal.split if track.meaning.split_named else ""
+
+    named = {splits(t) for t in tracks if t.meaning.signal.quantity in (LOSS, LOSS_PART)}
+    if "train" not in named or "" in named or not named & {"val", "test"}:
+        return
+    taken = {t.meaning.signal for t in tracks}
+    for t in tracks:
+        signal = t.meaning.signal
+        moved = replace(signal, split="val")
+        if signal.quantity in METRICS and not splits(t) and not t.meaning.by_user and signal.split == "train":
+            if moved in taken:
+                continue
+            t.meaning = replace(t.meaning, signal=moved)
+            notes.append(
+                Note("ambiguous", f"{t.tag!r} names no split; as the log names its training loss, it is validation")
+            )
 
 
 def _evaluated_with(track: Track, held_out: Sequence[Track]) -> bool:
@@ -55,7 +81,7 @@ def one_per_signal(tracks: list[Track], notes: list[Note]) -> tuple[list[Track],
                     Note("ambiguous", f"{best.tag!r} and {other.tag!r} both read as {signal}; the first is used")
                 )
             left_out.append(LeftOut(other.tag, other.statistic, len(other), f"{best.tag!r} stands for {signal}"))
-    return _whole_model(kept), left_out
+    return [*_whole_model(kept), *_summed_objective(kept, notes)], left_out
 
 
 def _reach(track: Track) -> int:
@@ -86,3 +112,39 @@ def _whole_model(tracks: list[Track]) -> list[Track]:
                 if c.meaning.signal in parts and not c.meaning.by_user:
                     c.meaning = replace(c.meaning, signal=Signal(whole, split))
     return tracks
+
+
+_ADVERSARIES = word_set(
+    """
+    g d gen disc generator discriminator actor critic policy value real fake adv adversarial gan q qf qf1 qf2 pi vf
+    """
+)
+
+
+def _summed_objective(tracks: Sequence[Track], notes: list[Note]) -> list[Track]:
+    """The sum of the parts, where training and validation log the same parts and no whole (YOLO's box, cls, dfl).
+
+    Parts of a game between models have no sum that means anything, nor have parts on different steps.
+    """
+    parts: dict[str, dict[str, Track]] = {"train": {}, "val": {}}
+    for t in tracks:
+        signal = t.meaning.signal
+        if signal.quantity == LOSS:
+            return []
+        if signal.quantity == LOSS_PART and signal.split in parts:
+            if signal.layer in parts[signal.split] or not _ADVERSARIES.isdisjoint(signal.layer.split("_")):
+                return []
+            parts[signal.split][signal.layer] = t
+    if len(parts["train"]) < 2 or set(parts["train"]) != set(parts["val"]):
+        return []
+    out: list[Track] = []
+    for split, several in parts.items():
+        first, *rest = several.values()
+        if not all(np.array_equal(first.steps, t.steps) and first.meaning.per == t.meaning.per for t in rest):  # type: ignore[arg-type]
+            return []
+        total = np.sum([t.values for t in several.values()], axis=0)
+        meaning = replace(first.meaning, signal=Signal(LOSS, split))
+        out.append(replace(first, tag=" + ".join(t.tag for t in several.values()), meaning=meaning, values=total))
+    names = ", ".join(parts["train"])
+    notes.append(Note("other", f"no whole loss is logged; the sum of its parts ({names}) stands for it"))
+    return out

@@ -10,15 +10,19 @@ import numpy as np
 
 from fitdoctor.readers.tags.words import SPLIT_OF, words_of
 from fitdoctor.readers.tracks import Track
-from fitdoctor.run import FloatArray, Note
+from fitdoctor.run import FloatArray
 from fitdoctor.signals import ACCURACY, GRAD_NORM, SCORE, STEP_TIME, TOP5_ACCURACY
 
 PERCENT_ABOVE = 1.5
 """An accuracy above this is in percent: a fraction ends at 1, and rounding does not add half of it."""
 
 
-def convert_units(tracks: Sequence[Track], notes: list[Note]) -> tuple[list[Track], list[tuple[Track, str]]]:
+def convert_units(tracks: Sequence[Track], step_unit: str) -> tuple[list[Track], list[tuple[Track, str]]]:
     """Bring values to the units of `signals`.
+
+    Args:
+        tracks: the tracks, on one clock.
+        step_unit: what their steps count, "step" or "epoch".
 
     Returns:
         the tracks, and those that cannot be what their name says, with the reason.
@@ -36,6 +40,9 @@ def convert_units(tracks: Sequence[Track], notes: list[Note]) -> tuple[list[Trac
                 scale = 1.0
             else:
                 scale = 0.01 if _family(c.tag) in percent or scale != 1.0 else 1.0
+        elif quantity == STEP_TIME and c.meaning.detours >= 3 and step_unit == "epoch":
+            unusable.append((c, "a time per epoch or since the start, not the time of one step"))
+            continue
         elif quantity == STEP_TIME and c.meaning.detours >= 3 and _adds_up(c.values):
             unusable.append((c, "a time since the start, not the time of one step"))
             continue

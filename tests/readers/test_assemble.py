@@ -309,6 +309,54 @@ def test_facts_of_the_reader_win_over_params() -> None:
     assert run.facts["learning_rate"] == 0.1
 
 
+def test_parts_that_are_validated_too_add_up() -> None:
+    run = made(
+        raw("train/box_loss", [3, 2], epochs=[1, 2]),
+        raw("train/cls_loss", [1, 1], epochs=[1, 2]),
+        raw("val/box_loss", [4, 3], epochs=[1, 2]),
+        raw("val/cls_loss", [2, 1], epochs=[1, 2]),
+        raw("time", [10, 20], epochs=[1, 2]),
+    )
+    assert run.get(LOSS).values.tolist() == [4, 3]  # type: ignore[union-attr]
+    assert run.get(LOSS, "val").values.tolist() == [6, 4]  # type: ignore[union-attr]
+    assert set(run.layers(LOSS_PART)) == {"box", "cls"}
+    assert run.notes[-1].text.endswith("the sum of its parts (box, cls) stands for it")
+    assert run.unmapped == ("time",)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ("train/g_loss", "train/d_loss", "val/g_loss", "val/d_loss"),
+        ("train/box_loss", "train/cls_loss", "val/box_loss", "val/dfl_loss"),
+        ("train/box_loss", "train/cls_loss"),
+        ("train/box_loss", "train/cls_loss", "val/box_loss", "val/cls_loss", "train/loss"),
+    ],
+)
+def test_parts_of_something_else_do_not(tags: tuple[str, ...]) -> None:
+    run = made(*(raw(tag, [3, 2], [0, 1]) for tag in tags))
+    assert not [s for s in run.series if "+" in s.tag]
+
+
+def test_a_bare_metric_beside_a_named_training_loss_is_validation() -> None:
+    run = made(*(raw(tag, [3, 2], [0, 1]) for tag in ("train_loss", "valid_loss")), raw("accuracy", [0.1, 0.2], [0, 1]))
+    assert found(run, "accuracy").signal.split == "val"
+    assert kinds(run) == ["ambiguous"]
+    run = made(*(raw(tag, [3, 2], [0, 1]) for tag in ("loss", "val_loss")), raw("accuracy", [0.1, 0.2], [0, 1]))
+    assert found(run, "accuracy").signal.split == "train"
+
+
+def test_a_few_points_with_epochs_of_their_own_stay_on_their_steps() -> None:
+    # HF's filter hid the rest of the loss; 15 epochs are not the step 15.
+    steps = np.arange(5, 440, 5)
+    run = made(
+        raw("grad_norm", steps, steps, steps / 29),
+        raw("loss", [2.5, 9, 99], [5, 10, 15], np.array([5, 10, 15]) / 29),
+    )
+    assert found(run, "loss").steps.tolist() == [5, 10, 15]
+    assert run.notes == ()
+
+
 # --- anything goes ----------------------------------------------------------------------------------
 
 TAGS = (

@@ -62,6 +62,8 @@ def norms(name: Name, statistic: str) -> Reading | None:
         if not _SPREAD_WORDS.isdisjoint(name.present - {"value"}):
             return "a statistic of weight norms"
         return Mapped(Signal(WEIGHT_NORM, layer=_layer(name, _WEIGHT_NAMES)))
+    if name.words == ("norm",):  # llm.c and build-nanogpt print the gradient norm so
+        return Mapped(Signal(GRAD_NORM), detours=3)
     if name.words[-1] in ("globalnorm", "totalnorm") and not loss:
         return Mapped(Signal(GRAD_NORM), detours=1)
     return _moments(name)
