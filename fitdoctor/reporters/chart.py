@@ -126,8 +126,11 @@ def chart(
         kinds = {"nan" if math.isnan(v) else "inf" for v in bad.values()}
         line = "".join(glyphs.bad if i in bad else " " for i in range(columns))
         rows.append([("/".join(sorted(kinds)).rjust(GUTTER - 1) + " ", "bad"), (" " + line.rstrip(), "bad")])
+    high, low = number(scale.high), number(scale.low)
+    if high == low:  # as three digits show them
+        high, low = f"{scale.high:.5g}"[: GUTTER - 1], f"{scale.low:.5g}"[: GUTTER - 1]
     for i, cells in enumerate(canvas):
-        label = number(scale.high) if i == 0 else number(scale.low) if i == height - 1 else ""
+        label = high if i == 0 else low if i == height - 1 else ""
         if not scale.spread and i != height // 2:
             label = ""
         elif not scale.spread:

@@ -17,8 +17,8 @@ from fitdoctor.reporters.page import Page
 IN_FULL = 3
 """How many sick runs are shown in full when nothing else is asked for: about three screens."""
 
-_COLUMNS = (("verdict", 14), ("root cause", 26), ("onset", 14), ("confidence", 10), ("run", 0))
-_NARROW_COLUMNS = (("verdict", 14), ("root cause", 20), ("onset", 0), ("confidence", 0), ("run", 0))
+_COLUMNS = (("diagnosis", 29), ("onset", 12), ("sure", 6))
+_NARROW_COLUMNS = (("diagnosis", 24), ("onset", 11))
 
 
 def show_all(
@@ -78,13 +78,13 @@ def _badness(report: Report) -> tuple[int, int]:
     return root.severity.rank, root.confidence.rank
 
 
-def _widths(page: Page) -> list[tuple[str, int]]:
-    return list(_NARROW_COLUMNS if page.width < 76 else _COLUMNS)
+def _columns(page: Page) -> tuple[tuple[str, int], ...]:
+    return _NARROW_COLUMNS if page.width < 76 else _COLUMNS
 
 
 def _head(page: Page) -> None:
-    cells = [f"{name:<{width}}" for name, width in _widths(page) if width or name == "run"]
-    page.verbatim((" ".join(cells), "dim"))
+    cells = [f"{name:<{width}} " for name, width in _columns(page)]
+    page.verbatim(("".join(cells) + "run", "dim"))
 
 
 def _row(page: Page, report: Report) -> None:
@@ -93,18 +93,15 @@ def _row(page: Page, report: Report) -> None:
     mark, style = terminal.symbol(page, state)
     unit = wording.step_unit(report)
     texts = {
-        "verdict": f"{mark} {report.verdict}",
-        "root cause": one_line(root.rule) if root else "",
+        "diagnosis": f"{mark} {one_line(root.rule) if root else report.verdict}",
         "onset": f"{unit} {root.onset:,}" if root else "",
-        "confidence": str(root.confidence) if root else "",
+        "sure": str(root.confidence) if root else "",
     }
     cells: list[tuple[str, str]] = []
     used = 0
-    for name, width in _widths(page):
-        if name != "run" and width:
-            text = one_line(texts[name], width)
-            cells.append((f"{text:<{width}} ", style if name in ("verdict", "root cause") else "dim"))
-            used += width + 1
+    for name, width in _columns(page):
+        cells.append((f"{one_line(texts[name], width):<{width}} ", style if name == "diagnosis" else "dim"))
+        used += width + 1
     # The name comes last, whole where the output has no edge: a pipe may want to search for it.
     room = max(16, page.console.width - used) if page.console.is_terminal else 0
     page.verbatim(*cells, one_line(report.run, room))
@@ -115,8 +112,8 @@ def _closing(page: Page, verdicts: Counter[str], causes: Counter[str], totals: C
     page.write((f"{runs}: {verdicts['sick']:,} sick, {verdicts['healthy']:,} healthy, "
                 f"{verdicts['cannot judge']:,} cannot be judged", "bold"))  # fmt: skip
     if causes:
-        counted = ", ".join(f"{rule} in {wording.plural(n, 'run')}" for rule, n in causes.most_common())
-        page.write(counted, first="root causes: ")
+        counted = ", ".join(f"{rule} {n:,}" for rule, n in causes.most_common())
+        page.write(counted, first="runs by root cause: ")
     page.write(wording.summary(totals, []), " (over all runs)")
     if left > 0:
         page.write((f"{left:,} more sick {'run' if left == 1 else 'runs'} not shown whole: "

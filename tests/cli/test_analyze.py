@@ -10,6 +10,7 @@ import click
 import pytest
 from fitdoctor import __version__
 from fitdoctor.cli import main
+from fitdoctor.errors import ReadError
 from fitdoctor.run import Run
 
 
@@ -57,6 +58,17 @@ class TestExitStatus:
         result = run("analyze", "empty", logs / "healthy.csv")
         assert result.exit_code == 2
         assert "looks healthy" in result.stdout
+
+    def test_a_log_of_which_nothing_can_be_read(self, run, logs: Path, monkeypatch: pytest.MonkeyPatch):
+        from fitdoctor.readers import csv_table
+
+        def broken(home: Path, files: object) -> list[object]:
+            raise ReadError(f"{home}: expected a table, got porridge")
+
+        monkeypatch.setattr(csv_table, "read", broken)
+        result = run("analyze", logs / "healthy.csv")
+        assert result.exit_code == 2
+        assert "got porridge" in result.stdout
 
     def test_a_bug_of_ours_is_no_finding(self, run, logs: Path, monkeypatch: pytest.MonkeyPatch):
         def broken(run: Run, **_: object) -> None:
@@ -167,7 +179,7 @@ class TestOutput:
 
     @pytest.mark.parametrize(
         ("name", "start"),
-        [("r.json", "{"), ("r.md", "### "), ("r.sarif", "{"), ("r.xml", "<?xml"), ("r.txt", "verdict")],
+        [("r.json", "{"), ("r.md", "### "), ("r.sarif", "{"), ("r.xml", "<?xml"), ("r.txt", "diagnosis")],
     )
     def test_a_file_gets_the_format_of_its_suffix(self, run, logs: Path, tmp_path: Path, name: str, start: str):
         result = run("analyze", logs, "-o", name)
@@ -193,9 +205,7 @@ class TestOutput:
     def test_the_table_counts_root_causes(self, run, logs: Path):
         text = run("analyze", logs, "-q").stdout
         assert "4 runs: 2 sick, 1 healthy, 1 cannot be judged" in text
-        assert (
-            "root causes: nonfinite-loss in 1 run, overfitting in 1 run" in text or "overfitting in 1 run, nonf" in text
-        )
+        assert "runs by root cause: nonfinite-loss 1, overfitting 1" in text or "overfitting in 1 run, nonf" in text
 
 
 def test_version(run):
