@@ -202,6 +202,22 @@ def test_event_files_in_runs_below_a_trainer_state(events: Write, tmp_path: Path
     assert (run.name, run.source) == ("out", "hf-trainer")
 
 
+def test_a_log_above_other_runs_leaves_them_their_names(events: Write, table: Write, tmp_path: Path) -> None:
+    table("train.csv", step=range(4), train_loss=[7, 6, 5, 4])
+    events("runs/a", train_loss=[3.0, 2.0, 1.5, 1.25])
+    events("runs/b", train_loss=[3.5, 2.5, 1.75, 1.5])
+    found = names(tmp_path)
+    assert found[0].startswith(tmp_path.name)
+    assert found[1:] == ["runs/a", "runs/b"]
+
+
+def test_an_event_file_by_itself(events: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = events("here", loss=[3.0, 2.0])
+    assert names(path) == ["here"]
+    monkeypatch.chdir(path.parent)
+    assert names(Path(path.name)) == ["here"]
+
+
 # --- what is not read -----------------------------------------------------------------------------------
 
 
