@@ -236,6 +236,20 @@ def test_hidden_folders_and_binaries_are_skipped(table: Write, tmp_path: Path) -
     assert names(tmp_path) == ["a"]
 
 
+def test_a_data_set_is_not_opened_file_by_file(table: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fitdoctor.readers import walk
+
+    for i in range(300):
+        (tmp_path / f"{i:04}.txt").write_text("3 0.1 0.2 0.3 0.4\n")
+    table("zz_metrics.csv", step=[0, 1], loss=[1, 0.5])
+    table("a_train_log.txt", step=[0, 1], loss=[3, 2.5])
+    opened: list[Path] = []
+    real = walk.read_head
+    monkeypatch.setattr(walk, "read_head", lambda path: opened.append(path) or real(path))
+    assert names(tmp_path) == ["a_train_log", "zz_metrics"]
+    assert len(opened) == walk.ENOUGH_REFUSALS + 2
+
+
 def test_links_do_not_loop_and_count_once(table: Write, tmp_path: Path) -> None:
     table("root/a/metrics.csv", step=[0, 1], loss=[1, 0.5])
     table("elsewhere/metrics.csv", step=[0, 1], loss=[1, 0.5])
