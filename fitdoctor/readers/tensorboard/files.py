@@ -28,7 +28,7 @@ from fitdoctor.run import FloatArray, IntArray, Note
 _Array = TypeVar("_Array", IntArray, FloatArray)
 
 BLOCK = 4 << 20  # read at a time: large enough for long vectors, small enough for the cache
-_LARGEST = 64 << 20  # a record beyond this (a graph, a video) is passed over unread
+LARGEST = 64 << 20  # a record beyond this (a graph, a video) is passed over unread
 _MOST_NOTES = 8  # of one kind for one file; the rest is counted in one more
 
 
@@ -211,7 +211,7 @@ class EventFileTail:
         room = np.empty(FRONT + min(BLOCK, size - self.offset) + BACK, np.uint8)
         start = stop = FRONT
         while True:
-            got = file.readinto(memoryview(room)[stop:-BACK]) or 0
+            got = file.readinto(room.data[stop:-BACK]) or 0
             stop += got
             last = not got or self.offset + stop - start >= size
             done = self._take(room, start, stop, last, piece)
@@ -223,7 +223,7 @@ class EventFileTail:
                 need = pending(room, done, stop) or 0
                 if self.offset + need > size:  # its end is not in the file
                     return
-                if need > _LARGEST:
+                if need > LARGEST:
                     piece.passed_over.append((self.offset, need))
                     self.offset += need
                     file.seek(self.offset)
