@@ -232,7 +232,7 @@ def facts_from_params(params: Mapping[str, object]) -> dict[str, Fact]:
 
     Example:
         >>> facts_from_params({"per_device_train_batch_size": 8, "max_grad_norm": "1.0", "seed": 3})
-        {'batch_size': 8, 'clip_norm': 1.0}
+        {'batch_size': 8, 'clip_norm': 1}
     """
     best: dict[str, tuple[int, Fact]] = {}
     for name, value in params.items():
