@@ -311,8 +311,9 @@ def series_of(
     ]
     series: list[RawSeries] = []
     for c in columns:
-        if c.tag in clocks.used or not len(c.rows) or (clocks.steps is not None and is_step(c.tag)) or is_epoch(c.tag):
-            continue
+        another_clock = is_epoch(c.tag) or (clocks.steps is not None and is_step(c.tag))
+        if not c.tag or not len(c.rows) or c.tag in clocks.used or another_clock:
+            continue  # without a name: the index that pandas writes
         if steps is None and clocks.epochs is None:
             steps = np.arange(height, dtype=np.float64)
             notes.append(Note("aligned", f"{where}: no step or epoch column; the row number is the step"))
