@@ -22,7 +22,7 @@ from fitdoctor.readers.tensorboard.framing import (
     pending,
     resync,
 )
-from fitdoctor.readers.tensorboard.layouts import Chunk
+from fitdoctor.readers.tensorboard.points import Chunk
 from fitdoctor.run import FloatArray, IntArray, Note
 
 _Array = TypeVar("_Array", IntArray, FloatArray)

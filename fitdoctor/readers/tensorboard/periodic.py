@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from fitdoctor.readers.tensorboard.crc32c import Bytes, Words, crc_of_zeros, linear_rows, subset_sums, unmasked
 from fitdoctor.readers.tensorboard.events import EventDecoder
 from fitdoctor.readers.tensorboard.framing import FRAME, HEADER, Frames, is_intact, windows
-from fitdoctor.readers.tensorboard.layouts import Chunk, Shape, confirmed, steps_of, values_of, walls_of
+from fitdoctor.readers.tensorboard.points import Chunk
+from fitdoctor.readers.tensorboard.shapes import Shape, confirmed, steps_of, values_of, walls_of
 from fitdoctor.run import IntArray
 
 LONGEST = 1 << 16  # bytes of a period; a longer one leaves too few rows in a block
 _ROWS = 3  # periods that must be alike before a period is believed
+_STRIP = 256 << 10  # bytes compared at a time, so that they stay in the cache
 _SHORT = 512  # rows up to which all columns are taken at once
 _PARSED = 600  # events taken apart in search of one period
 
@@ -75,12 +77,15 @@ class Period:
         if not self.fits(data, start, stop):
             return 0
         n = (stop - start) // width
-        flat = data[start : start + n * width]
-        changed = flat[width:] ^ flat[:-width]
-        if not (_any_bits(changed, width) & self.fixed).any():
-            return n
-        odd = (changed.reshape(n - 1, width) & self.fixed).any(axis=1)
-        return int(np.argmax(odd)) + 1
+        several = max(1, _STRIP // width)
+        for first in range(0, n - 1, several):
+            # Each row is compared with the one before it, so that the comparison runs through without a break.
+            low, high = start + first * width, start + min(first + several + 1, n) * width
+            changed = data[low + width : high] ^ data[low : high - width]
+            if (_any_bits(changed, width) & self.fixed).any():
+                odd = (changed.reshape(-1, width) & self.fixed).any(axis=1)
+                return first + int(np.argmax(odd)) + 1
+        return n
 
     def intact(self, rows: Bytes) -> bool:
         """Whether the bodies of all records fit their checksums; see `framing.rows_agree` for what is proven."""
