@@ -19,7 +19,7 @@ from fitdoctor.signals import ACCURACY, LOSS, Signal
 @rule(
     "SET001",
     "double-softmax",
-    needs=[LOSS],
+    needs=[(Signal(LOSS), Signal(LOSS, "val"), Signal(LOSS, "test"))],
     explains=["plateau", "underfitting", "lr-noise-floor"],
     since="0.1.0",
 )
