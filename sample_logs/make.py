@@ -66,16 +66,17 @@ def overfit(run: Truth) -> tuple[float, float]:
     return (run.oracle[-1] - run.oracle[best]) / span, run.score[best] - run.score[-1]
 
 
-def verify(sample: Sample, run: Truth) -> dict[str, float | list[float]]:
+def verify(sample: Sample, run: Truth) -> dict[str, object]:
     """Check the label of a sample by intervention.
 
     Returns:
-        The measured numbers, for `expected.toml`.
+        The measured numbers, for `expected.toml`. Gains are pairs, on the training and on the oracle loss;
+        each row of `gain_at_rate` begins with the factor on the rate.
 
     Raises:
         Broken: if they do not bear the label out.
     """
-    measured: dict[str, float | list[float]] = {"train_loss": run.train, "oracle_loss": run.oracle[-1]}
+    measured: dict[str, object] = {"train_loss": run.train, "oracle_loss": run.oracle[-1]}
     if sample.check == "none":
         return measured
     rise, score = overfit(run)
@@ -88,7 +89,7 @@ def verify(sample: Sample, run: Truth) -> dict[str, float | list[float]]:
         _require(sample, rise > CLEAR, f"the oracle loss rises by only {rise:.3f} of its range")
     else:
         gains = {rate: gain(run, sample.train(None, Knobs(rate=rate))) for rate in RATES}
-        measured |= {f"gain_at_rate_x{rate:g}": list(g) for rate, g in gains.items()}
+        measured["gain_at_rate"] = [[rate, *g] for rate, g in gains.items()]
         lower = max(min(g) for rate, g in gains.items() if rate < 1)
         higher = max(min(g) for rate, g in gains.items() if rate > 1)
         if sample.check == "lower rate":
@@ -117,7 +118,7 @@ def _require(sample: Sample, holds: bool, otherwise: str) -> None:
         raise Broken(f"{sample.name} is labelled {sample.verdict!r}, but {otherwise}")
 
 
-def expectation(sample: Sample, measured: dict[str, float | list[float]]) -> str:
+def expectation(sample: Sample, measured: dict[str, object]) -> str:
     """The text of `expected.toml`."""
 
     def value(item: object) -> str:
