@@ -40,6 +40,8 @@ class ScalarDecoder:
             data: bytes of the block; records may be read up to `framing.BACK` bytes beyond their end.
             found: the records.
         """
+        if not len(found.starts):
+            return [], found.starts
         points: list[Points] = []
         damaged: list[IntArray] = []
         singles: list[IntArray] = []
