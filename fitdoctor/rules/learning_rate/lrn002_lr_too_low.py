@@ -107,7 +107,7 @@ def _jitter(run: Run, curve: Curve) -> float:
     """Noise of the curve while the rate was above half its peak: annealing quiets any curve."""
     pace = np.diff(rate_clock(run, curve)) / np.maximum(np.diff(curve.steps), 1)
     fast = curve.values[1:][pace >= 0.5 * pace.max()]
-    return max(curve.noise, noise_scale(fast))
+    return max(curve.noise, noise_scale(fast)) if len(fast) >= 20 else curve.noise  # a short fall looks like noise
 
 
 def _thirds(run: Run, curve: Curve) -> tuple[float, float, float] | None:
