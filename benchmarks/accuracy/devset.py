@@ -240,13 +240,19 @@ def jobs() -> dict[str, Callable[[Path], list[Label]]]:
 
 
 def save_labels(labels: Iterable[Label], path: Path) -> None:
-    """Write labels.tsv."""
+    """Write labels.tsv. Runs that it already holds and that were not made again keep their lines."""
+    lines: dict[str, list[str]] = {}
+    if path.exists():
+        with path.open(newline="") as file:
+            lines = {row[0]: row for row in csv.reader(file, delimiter="\t")}
+            lines.pop("run", None)
+    for label in labels:
+        detail = "; ".join(f"{k}={v}" for k, v in label.detail.items())
+        lines[label.run] = [label.run, label.family, "|".join(label.labels), label.harmful, detail]
     with path.open("w", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
         table.writerow(["run", "family", "labels", "harmful", "detail"])
-        for label in sorted(labels, key=lambda x: x.run):
-            detail = "; ".join(f"{k}={v}" for k, v in label.detail.items())
-            table.writerow([label.run, label.family, "|".join(label.labels), label.harmful, detail])
+        table.writerows(lines[run] for run in sorted(lines))
 
 
 def _work(name: str, out: Path) -> list[Label]:
