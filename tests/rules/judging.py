@@ -1,65 +1,41 @@
-"""Running one rule on one run, the way `diagnose` does."""
+"""Ask one rule about one run, and check that what it says is fit to be shown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
-import pytest
-from fitdoctor.catalogue import find
 from fitdoctor.finding import Finding, Severity
-from fitdoctor.rule import CannotJudge
-from fitdoctor.run import Fact, Note, Run, Series
-from fitdoctor.signals import Quantity, Signal
+from fitdoctor.rule import Rule
+from fitdoctor.run import Run
+from fitdoctor.signals import Quantity
+from fitdoctor.testing import check_rule
 
 
-def findings(rule: str, run: Run, **options: Any) -> list[Finding]:
-    """What a rule finds in a run; fails the test if it cannot judge the run."""
-    checked = find(rule)
-    assert not checked.missing(run)
-    with np.errstate(all="ignore"):
-        return list(checked(run, **options))
+def finds(rule: Rule, run: Run, **options: object) -> Finding:
+    """The one finding of a rule, after a look at its form, its evidence and its remedies."""
+    (finding,) = check_rule(rule, run, finds=1, **options)
+    assert finding.message[0].islower() or finding.message[0].isdigit()
+    assert any(c.isdigit() for c in finding.message), "a message has a number"
+    whole = run.steps
+    assert whole is not None
+    assert whole.first <= finding.span.first <= finding.span.last <= whole.last
+    assert finding.evidence
+    for seen in finding.evidence:
+        assert seen.observed
+        assert 0 < len(seen.points) <= 200
+        assert all(seen.span.first <= step <= seen.span.last for step, _ in seen.marks)
+    if finding.severity is not Severity.NOTE:
+        assert finding.remedies
+    assert all(r.why for r in finding.remedies)
+    return finding
 
 
-def finding(rule: str, run: Run, severity: Severity | None = None, **options: Any) -> Finding:
-    """The one finding of a rule, of a given severity."""
-    found = findings(rule, run, **options)
-    assert len(found) == 1, found
-    if severity is not None:
-        assert found[0].severity is severity, found[0].message
-    return found[0]
+def is_silent(rule: Rule, run: Run, **options: object) -> None:
+    """Check that a rule judges a run and finds nothing."""
+    check_rule(rule, run, finds=0, **options)
 
 
-def warned(rule: str, run: Run) -> list[Finding]:
-    """Findings above a note."""
-    return [f for f in findings(rule, run) if f.severity is not Severity.NOTE]
-
-
-def cannot_judge(rule: str, run: Run, match: str = "") -> None:
-    """Assert that the rule abstains, for a reason that matches."""
-    checked = find(rule)
-    if missing := checked.missing(run):
-        assert match in missing
-        return
-    with np.errstate(all="ignore"), pytest.raises(CannotJudge, match=match or None):
-        list(checked(run))
-
-
-def series(
-    quantity: Quantity, values: Any, steps: Any = None, *, split: str = "train", layer: str = "", per: str = ""
-) -> Series:
-    """A series from plain numbers, at steps 0, 1, 2 ... unless given."""
-    values = np.asarray(values, dtype=np.float64)
-    return Series(Signal(quantity, split, layer), np.arange(len(values)) if steps is None else steps, values, per=per)  # type: ignore[arg-type]
-
-
-def make_run(
-    *logged: Series,
-    notes: Sequence[Note] = (),
-    unmapped: Sequence[str] = (),
-    finished: bool | None = None,
-    **facts: Fact,
-) -> Run:
-    """A run from series, notes and facts."""
-    return Run("made", tuple(logged), facts, finished, notes=tuple(notes), unmapped=tuple(unmapped))
+def without(run: Run, *quantities: Quantity | str) -> Run:
+    """The run had it not logged these quantities, or nothing of these splits."""
+    kept = [s for s in run.series if s.signal.quantity not in quantities and s.signal.split not in quantities]
+    return replace(run, series=tuple(kept))

@@ -34,7 +34,8 @@ def loss_divergence(
     How it is measured:
         On the smoothed training loss. The level of the last `hold` of the run is compared with the best
         value before. It diverged when the rise exceeds `sigmas` noise standard deviations and either
-        `rise` of the first logged loss or `returned` of all that training had gained.
+        `rise` of the first logged loss (of the gain, where the loss fell below zero) or `returned` of all that
+        training had gained.
 
     Options:
         rise: share of the first logged loss.
@@ -59,10 +60,11 @@ def loss_divergence(
     level = float(np.median(curve.tail(hold)))
     lost = level - best
     gained = max(curve.start - best, 0.0)
-    enough = lost > rise * abs(curve.start) or (gained > 0 and lost > max(returned * gained, rise * abs(best)))
+    size = max(abs(curve.start), gained)  # a loss that falls below zero has no zero to be measured from
+    enough = lost > rise * size or (gained > 0 and lost > max(returned * gained, rise * abs(best)))
     if index >= len(curve) - 3 or lost <= sigmas * curve.noise or not enough:
         return
-    onset = _onset(curve, index, best + 0.5 * min(lost, rise * abs(curve.start) + sigmas * curve.noise))
+    onset = _onset(curve, index, best + 0.5 * min(lost, rise * size + sigmas * curve.noise))
     yield Finding(
         message=f"training loss rose from {best:.4g} to {level:.4g} after {place(run, curve.best_step)}",
         severity=Severity.ERROR,

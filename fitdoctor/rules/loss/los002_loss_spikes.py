@@ -31,9 +31,9 @@ def loss_spikes(
         A spike that recovers costs a few steps. A spike after which the loss stays higher costs the run.
 
     How it is measured:
-        Each logged training loss is compared with the up to 200 values before it, in robust standard
-        deviations of its logarithm (above `z`), and must exceed them by `sigmas` standard deviations of
-        the noise and by `share` of the range that training covered. Neighbouring points are one spike.
+        Each logged training loss is compared with the 50 to 200 values before it (a twentieth of the run), in
+        robust standard deviations of its logarithm (above `z`), and must exceed them by `sigmas` standard
+        deviations of the noise and by `share` of the range that training covered. Neighbouring points are one spike.
         It lingers when the loss has not come back within 3 standard deviations after `recover` of the run
         (at least 50 logged values); that is a warning if the run also ends above the level before it.
         Spikes that recover are a note.
@@ -79,7 +79,7 @@ def _spikes(values: FloatArray, z: float, height: float) -> list[int]:
     """Index of the peak of each spike."""
     n = len(values)
     base = values - values.min() + max(float(np.ptp(values)), 1e-300) * 0.01 if values.min() <= 0 else values
-    scores = spike_z(np.log(base), window=min(200, max(40, n // 5)))
+    scores = spike_z(np.log(base), window=min(200, max(50, n // 20)))
     candidates = [int(i) for i in np.nonzero(scores > z)[0] if i >= n // 10]
     peaks: list[int] = []
     for i in candidates:
