@@ -28,7 +28,9 @@ def test_crc32c_equals_the_plain_one(data: bytes) -> None:
     assert unmasked(stored)[0] == plain.crc32c(data)
 
 
-@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 63, 64, 65, 255, 256, 257, 5_000, 70_001])
+@pytest.mark.parametrize(
+    "size", [0, 1, 3, 4, 5, 63, 64, 65, 255, 256, 257, 5_000, 7_046, 7_047, 14_094, 28_189, 56_377, 70_001]
+)
 def test_crc32c_of_every_size(size: int) -> None:
     data = np.random.default_rng(size).bytes(size)
     assert crc32c(data) == plain.crc32c(data)

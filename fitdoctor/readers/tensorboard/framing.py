@@ -28,7 +28,7 @@ from fitdoctor.run import IntArray
 
 HEADER = 12  # length and its checksum
 FRAME = 16  # header, and the checksum of the body
-FRONT = 4096
+FRONT = 32 << 10
 """Bytes that must lie in memory before the first record: windows that end at a record's end may reach there."""
 
 BACK = 32
@@ -41,6 +41,7 @@ _REACH = 128  # bytes searched for the start of each chain: longer than a usual 
 _USUAL = 4 << 10  # lengths below this have their checksums in a table
 _LOOKED_AFTER = 8  # steps between looks whether all chains have ended
 _MOST_STEPS = 512  # records of one chain, after which what is left is followed one by one
+_NARROW = 256  # bytes of a row up to which it is cheaper to blank out all rows at once
 _FEW_SUMS = 16  # rows up to which summing up saves nothing
 _SINGLY = 24  # records of usual size up to which they are checked one by one
 _SCAN = 1 << 16  # places looked at together when searching for a record
@@ -197,7 +198,7 @@ def _walk(data: Bytes, start: int, stop: int, until: Container[int] = ()) -> tup
         check = checks.get(head[:8])
         if check is None:
             check = checks[head[:8]] = masked(crc32c(head[:8])).to_bytes(4, "little")
-            if len(checks) > 1 << 16:
+            if len(checks) > 1 << 12:
                 checks.clear()
         length = int.from_bytes(head[:8], "little")
         if check != head[8:] or length > _LONGEST:
@@ -315,7 +316,11 @@ def _fitting(data: Bytes, ends: IntArray, lengths: IntArray, stored: Words, widt
     # (which is what starting from all ones means).
     rows = windows(data, f"V{width + 4}")[ends - width].view(np.uint8).reshape(-1, width + 4)
     lead = width - lengths
-    rows[np.arange(width + 4) < lead[:, None]] = 0
+    if width <= _NARROW:
+        rows[np.arange(width + 4) < lead[:, None]] = 0
+    else:
+        for row, size in zip(rows, lead.tolist(), strict=True):
+            row[:size] = 0
     for k in range(4):
         rows[np.arange(len(rows)), lead + k] ^= 0xFF
     return rows_agree(rows, 0, width, ~unmasked(stored))
