@@ -276,7 +276,7 @@ def test_a_session_that_failed_says_so_and_one_that_succeeded_does_not(tmp_path:
     [
         ("args/text_summary", '{"lr": 5e-05, "seed": 42, "fp16": false}', {"lr": 5e-05, "seed": 42, "fp16": False}),
         ("model_config", '{"hidden": 768, "sub": {"a": 1}}', {"model_config/hidden": 768, "model_config/sub/a": 1}),
-        ("hyperparameters", "|param|value|\n|-|-|\n|lr|1e-3|\n|env|Pole-v1|\n|on|True|", {"lr": 1e-3, "env": "Pole-v1", "on": True}),
+        ("hyperparameters", "|key|value|\n|-|-|\n|lr|1e-3|\n|env|A|\n|on|True|", {"lr": 0.001, "env": "A", "on": True}),
         ("config", "```json\n{\"lr\": 0.1}\n```", {"lr": 0.1}),
         ("Config", "<pre>lr: 0.1\nname: 'x'</pre>", {"lr": 0.1, "name": "x"}),
         ("opt", "lr = 0.1\n\nbatch_size = 32", {"lr": 0.1, "batch_size": 32}),
