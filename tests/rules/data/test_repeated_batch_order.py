@@ -8,7 +8,7 @@ from fitdoctor.finding import Confidence, Severity
 from fitdoctor.run import Run
 from fitdoctor.signals import LOSS
 from tests.digits import HEALTHY, Recipe, train
-from tests.rules.judging import cannot_judge, finding, findings, make_run, series
+from tests.rules.one_rule import cannot_judge, finding, findings, make_run, series
 
 NAME = "repeated-batch-order"
 

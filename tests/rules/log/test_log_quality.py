@@ -8,7 +8,7 @@ from fitdoctor.finding import Confidence, Severity
 from fitdoctor.run import Note, Run
 from fitdoctor.signals import ACCURACY, GRAD_NORM, LOSS, LR, MEMORY
 from tests.digits import HEALTHY, Recipe, train
-from tests.rules.judging import cannot_judge, finding, findings, make_run, series
+from tests.rules.one_rule import cannot_judge, finding, findings, make_run, series
 
 RNG = np.random.default_rng(0)
 LOG_RULES = (

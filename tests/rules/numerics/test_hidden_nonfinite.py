@@ -11,7 +11,7 @@ from fitdoctor.finding import Severity
 from fitdoctor.run import Note, Run
 from fitdoctor.signals import GRAD_NORM, LOSS
 from tests.digits import HEALTHY, Recipe, train
-from tests.rules.judging import cannot_judge, finding, findings, make_run, series
+from tests.rules.one_rule import cannot_judge, finding, findings, make_run, series
 
 NAME = "hidden-nonfinite"
 

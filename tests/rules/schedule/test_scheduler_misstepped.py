@@ -7,7 +7,7 @@ import pytest
 from fitdoctor.finding import Severity
 from fitdoctor.signals import LOSS, LR
 from tests.digits import HEALTHY, Recipe, train
-from tests.rules.judging import cannot_judge, finding, findings, make_run, series, warned
+from tests.rules.one_rule import cannot_judge, finding, findings, make_run, series, warned
 
 NAME = "scheduler-misstepped"
 

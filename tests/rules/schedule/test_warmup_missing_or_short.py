@@ -7,7 +7,7 @@ import pytest
 from fitdoctor.finding import Confidence, Severity
 from fitdoctor.signals import LOSS, LR
 from tests.digits import HEALTHY, Recipe, train
-from tests.rules.judging import cannot_judge, finding, findings, make_run, series
+from tests.rules.one_rule import cannot_judge, finding, findings, make_run, series
 
 NAME = "warmup-missing-or-short"
 RNG = np.random.default_rng(0)

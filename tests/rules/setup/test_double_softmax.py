@@ -10,7 +10,7 @@ from fitdoctor.finding import Confidence, Severity
 from fitdoctor.run import Run
 from fitdoctor.signals import ACCURACY, LOSS
 from tests.digits import HEALTHY, Recipe, train
-from tests.rules.judging import cannot_judge, finding, findings, make_run, series, warned
+from tests.rules.one_rule import cannot_judge, finding, findings, make_run, series, warned
 
 NAME = "double-softmax"
 SICK = Recipe(double_softmax=True, optimizer="adam", lr=3e-3)
