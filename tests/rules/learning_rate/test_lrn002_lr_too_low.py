@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fitdoctor.rules.learning_rate.lrn002_lr_too_low import lr_too_low
+from fitdoctor.signals import ACCURACY, LR
+from fitdoctor.testing import check_skips, make_run
+from tests.rules.judging import finds, is_silent, without
+
+
+@pytest.mark.parametrize("name", ["rate / 1000", "rate / 1000 adam", "rate / 1000 regression"])
+@pytest.mark.parametrize("left_out", [(), (LR,), (ACCURACY,), ("val",)], ids=["", "no lr", "no accuracy", "no val"])
+def test_a_training_that_a_higher_rate_improves(name: str, left_out: tuple[object, ...]) -> None:
+    trainings = pytest.importorskip("tests.trainings")
+    finding = finds(lr_too_low, without(trainings.run_of(name), *left_out))  # type: ignore[arg-type]
+    assert finding.severity == "warning"
+    assert finding.could_be == ("undertrained",)
+
+
+@pytest.mark.parametrize("name", ["sound", "sound adam", "sound warm-up", "sound regression", "stopped early",
+                                  "resumed", "fine-tuning", "frozen", "dead units", "too narrow", "rate x8",
+                                  "noisy labels"])  # fmt: skip
+def test_a_training_that_is_sound_or_has_another_disease(name: str) -> None:
+    trainings = pytest.importorskip("tests.trainings")
+    is_silent(lr_too_low, trainings.run_of(name))
+
+
+def bent(rate: float, n: int = 100) -> np.ndarray:
+    """An exponential that has passed `rate` time constants, down by a quarter at most."""
+    t = np.arange(n) / n
+    fall = (1 - np.exp(-rate * t)) / (1 - np.exp(-rate))
+    return 2 - 0.5 * fall + 0.002 * np.random.default_rng(0).standard_normal(n)
+
+
+def test_a_straight_fall_is_told_from_a_bent_one() -> None:
+    finds(lr_too_low, make_run(train_loss=bent(0.5)))
+    is_silent(lr_too_low, make_run(train_loss=bent(4.0)))
+
+
+def test_a_loss_that_has_come_most_of_the_way_is_not_slow() -> None:
+    straight = np.linspace(2, 0.5, 100)
+    is_silent(lr_too_low, make_run(train_loss=straight))
+    finds(lr_too_low, make_run(train_loss=straight), moved=0.9)
+
+
+def test_a_warm_up_does_not_straighten_the_curve() -> None:
+    """The same descent, seen through a rate that rises all the time, looks straight in steps and is not in rate."""
+    n = 200
+    rate = np.linspace(0, 1, n)
+    clock = np.cumsum(rate) / rate.sum()
+    loss = 2 - 0.6 * (1 - np.exp(-5 * clock)) / (1 - np.exp(-5))
+    is_silent(lr_too_low, make_run(train_loss=loss, lr=rate))
+
+
+def test_jitter_is_a_sign_of_long_steps_even_where_annealing_quiets_the_end() -> None:
+    rng = np.random.default_rng(0)
+    loss = np.linspace(2, 1.5, 100) + np.r_[0.06 * rng.standard_normal(45), np.zeros(55)]
+    rate = np.r_[np.full(45, 0.1), np.full(55, 0.1)]
+    annealed = np.r_[np.full(45, 0.1), np.full(55, 0.02)]
+    is_silent(lr_too_low, make_run(train_loss=loss, lr=annealed))
+    finds(lr_too_low, make_run(train_loss=np.linspace(2, 1.5, 100), lr=rate))
+
+
+def test_a_run_that_is_still_going_is_left_alone() -> None:
+    run = replace(make_run(train_loss=bent(0.5)), finished=False).with_facts(planned_steps=1000)
+    check_skips(lr_too_low, run, "of 1000 planned steps")
+    finds(lr_too_low, run.with_facts(planned_steps=120))
+
+
+def test_it_abstains() -> None:
+    check_skips(lr_too_low, make_run(train_loss=bent(0.5)[:11]), "12 are needed")
