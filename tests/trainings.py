@@ -157,7 +157,7 @@ RECIPES: dict[str, Recipe] = {
     "too narrow": Recipe(width=1, lr=0.1, schedule=staged, epochs=60, cure={"width": 64}),
     "too linear": Recipe(data="rings", width=0, lr=0.1, schedule=staged, epochs=60, n_train=600, cure={"width": 64}),
     "heavy dropout": Recipe(dropout=0.7, width=32, epochs=40, cure={"dropout": 0.0}),
-    "tiny val set, wrong labels": Recipe(n_val=24, opt="adam", lr=3e-3, label_noise=0.4, schedule=constant),
+    "tiny val set, wrong labels": Recipe(n_val=24, lr=0.1, batch=8, n_train=400, label_noise=0.4, schedule=constant),
     # batches
     "bad batches": Recipe(opt="plain", per_step=True, schedule=constant, epochs=40, bad_batch_at=(0.4, 0.7)),
     "ruinous batch": Recipe(opt="plain", per_step=True, schedule=constant, epochs=40, bad_batch_at=(0.85,),

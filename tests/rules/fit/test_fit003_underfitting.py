@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fitdoctor.rules.fit.fit003_underfitting import underfitting
+from fitdoctor.signals import ACCURACY
+from fitdoctor.testing import check_skips, make_run
+from tests.rules.judging import finds, is_silent, without
+
+
+@pytest.mark.parametrize("name", ["too narrow", "too linear"])
+def test_a_training_that_a_larger_model_improves(name: str) -> None:
+    trainings = pytest.importorskip("tests.trainings")
+    finding = finds(underfitting, trainings.run_of(name))
+    assert finding.severity == "warning"
+    assert "width" in {r.change.knob for r in finding.remedies if r.change}
+
+
+@pytest.mark.parametrize("name", ["sound", "heavy dropout", "label smoothing", "rate / 1000", "40 examples",
+                                  "noisy labels", "tiny val set"])  # fmt: skip
+def test_a_training_that_fits_or_still_improves(name: str) -> None:
+    trainings = pytest.importorskip("tests.trainings")
+    is_silent(underfitting, trainings.run_of(name))
+
+
+def curves(accuracy: float, gap: float = 0.0, n: int = 60) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    rise = 1 - np.exp(-np.arange(n) / 4)
+    return {
+        "train_loss": 2.3 - 1.3 * rise + 0.001 * rng.standard_normal(n),
+        "train_accuracy": 0.1 + (accuracy - 0.1) * rise,
+        "val_accuracy": 0.1 + (accuracy - gap - 0.1) * rise,
+    }
+
+
+def test_half_way_from_guessing_to_perfect_is_the_line() -> None:
+    finds(underfitting, make_run(**curves(0.5), facts={"classes": 10}))
+    is_silent(underfitting, make_run(**curves(0.6), facts={"classes": 10}))
+    finds(underfitting, make_run(**curves(0.6), facts={"classes": 10}), learned=0.6)
+
+
+def test_a_gap_to_validation_makes_it_another_disease() -> None:
+    is_silent(underfitting, make_run(**curves(0.45, gap=0.2), facts={"classes": 10}))
+
+
+def test_without_validation_nothing_is_said_about_it() -> None:
+    made = curves(0.4)
+    made.pop("val_accuracy")
+    finding = finds(underfitting, make_run(**made, facts={"classes": 10}))
+    assert "valid" not in finding.message
+    assert len(finding.evidence) == 2
+
+
+def test_a_known_number_of_classes_makes_it_surer() -> None:
+    assert finds(underfitting, make_run(**curves(0.4), facts={"classes": 10})).confidence == "medium"
+
+
+def test_it_abstains() -> None:
+    trainings = pytest.importorskip("tests.trainings")
+    assert "no train accuracy" in check_skips(underfitting, without(trainings.run_of("too narrow"), ACCURACY))
+    check_skips(underfitting, make_run(train_loss=[1.0] * 19), "20 are needed")
