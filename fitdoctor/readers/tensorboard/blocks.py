@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fitdoctor.readers.tensorboard.crc32c import Bytes
 from fitdoctor.readers.tensorboard.events import EventDecoder
 from fitdoctor.readers.tensorboard.framing import FRAME, HEADER, Frames, frames
-from fitdoctor.readers.tensorboard.periodic import Period, find_period
+from fitdoctor.readers.tensorboard.periodic import Period, Stretch, find_period, points_of
 from fitdoctor.readers.tensorboard.points import Chunk
 from fitdoctor.readers.tensorboard.scalars import ScalarDecoder
 
@@ -137,22 +137,26 @@ class BlockDecoder:
 
     def _repeat(self, period: Period, data: Bytes, stop: int, out: Decoded) -> Period | None:
         """Decode periods as long as they repeat; the period that may go on in the next block, or None."""
-        while True:
-            width = len(period.row)
-            count = period.repeats(data, out.end, stop)
+        stretches: list[Stretch] = []
+        at = out.end
+        going: Period | None = period
+        while going is not None:
+            period, width = going, len(going.row)
+            count = period.repeats(data, at, stop)
             if count:
-                rows = data[out.end : out.end + count * width].reshape(count, width)
-                if not period.intact(rows):
-                    return None
-                out.chunks += period.points(rows)
-                out.end += count * width
-                _remember(period)
-            if stop - out.end < width:
-                return period
-            longer = self._lengthened(period, data, stop, out.end)
-            if longer is None:
-                return None
-            period = longer
+                stretches.append(Stretch(period, data[at : at + count * width].reshape(count, width)))
+                at += count * width
+            if stop - at < width:
+                break
+            going = self._lengthened(period, data, stop, at)
+        chunks = points_of(stretches) if stretches else []
+        if chunks is None:
+            return None
+        for stretch in stretches:
+            _remember(stretch.period)
+        out.chunks += chunks
+        out.end = at
+        return going
 
     def _lengthened(self, period: Period, data: Bytes, stop: int, at: int) -> Period | None:
         """The period with other sizes: as the step passes a power of 128, its varint takes one more byte."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ LONGEST = 1 << 16  # bytes of a period; a longer one leaves too few rows in a bl
 _ROWS = 3  # periods that must be alike before a period is believed
 _ZERO = 7  # the column of the highest byte of the first length, which is zero in all records
 _STRIP = 256 << 10  # bytes compared at a time, so that they stay in the cache
-_SHORT = 512  # rows up to which all columns are taken at once
+_SHORT = 256 << 10  # bytes up to which all columns are taken at once
 _PARSED = 600  # events taken apart in search of one period
 
 
@@ -93,14 +94,13 @@ class Period:
     def intact(self, rows: Bytes) -> bool:
         """Whether the bodies of all records fit their checksums; see `framing.rows_agree` for what is proven."""
         sums = subset_sums(rows)
-        linear = linear_rows(sums.take(self.columns.bodies, axis=1).reshape(len(sums) * len(self.shapes), -1))
+        longest = self.columns.bodies.shape[1]
+        linear = linear_rows(sums.take(self.columns.bodies_in(longest), axis=1).reshape(-1, longest))
         stored = rows.take(self.columns.checks, axis=1).view("<u4")
         return np.array_equal(linear, subset_sums(unmasked(stored) ^ self.columns.zeros).reshape(-1))
 
     def points(self, rows: Bytes) -> list[Chunk]:
         """The points in consecutive periods, uint8[n, w]."""
-        if len(rows) < _SHORT and self.columns.plain:
-            return self._few_points(rows)
         out = []
         for shape, tags in zip(self.shapes, self.tags, strict=True):
             steps = steps_of(rows, shape.step, shape.step_size)
@@ -110,16 +110,46 @@ class Period:
             ]
         return out
 
-    def _few_points(self, rows: Bytes) -> list[Chunk]:
-        """`points` with all columns taken at once, which pays as long as calls cost more than bytes."""
-        columns = self.columns
-        walls = rows.take(columns.walls, axis=1).view("<f8").T.astype(np.float64, order="C")
-        values = rows.take(columns.values, axis=1).view("<f4").T.astype(np.float64, order="C")
-        raw = rows.take(columns.steps, axis=1).view("<i8").T & columns.step_bits
-        steps = raw & 0x7F
-        for k in range(1, max(shape.step_size for shape in self.shapes)):
-            steps |= (raw >> k) & (0x7F << 7 * k)
-        return [Chunk(tags[0], *rest) for tags, *rest in zip(self.tags, steps, values, walls, strict=True)]
+
+class Stretch(NamedTuple):
+    """Consecutive periods.
+
+    Attributes:
+        period: the period.
+        rows: uint8[n, w].
+    """
+
+    period: Period
+    rows: Bytes
+
+
+def points_of(stretches: Sequence[Stretch]) -> list[Chunk] | None:
+    """The points in stretches of the same tags, one after the other; None where a checksum is wrong."""
+    if sum(stretch.rows.size for stretch in stretches) < _SHORT and all(s.period.columns.plain for s in stretches):
+        return _few_points_of(stretches)
+    if not all(period.intact(rows) for period, rows in stretches):
+        return None
+    return [chunk for period, rows in stretches for chunk in period.points(rows)]
+
+
+def _few_points_of(stretches: Sequence[Stretch]) -> list[Chunk] | None:
+    """`points_of` with all columns of all stretches taken at once: as long as calls cost more than bytes."""
+    longest = max(period.columns.bodies.shape[1] for period, _ in stretches)
+    several = [(period.columns, rows) for period, rows in stretches]
+    sums, wanted = [], []
+    for columns, rows in several:
+        sums.append(subset_sums(rows).take(columns.bodies_in(longest), axis=1))
+        wanted.append(subset_sums(unmasked(rows.take(columns.checks, axis=1).view("<u4")) ^ columns.zeros))
+    if not np.array_equal(linear_rows(np.concatenate(sums).reshape(-1, longest)), np.concatenate(wanted).reshape(-1)):
+        return None
+    walls = np.concatenate([rows.take(columns.walls, axis=1) for columns, rows in several]).view("<f8").T
+    values = np.concatenate([rows.take(columns.values, axis=1) for columns, rows in several]).view("<f4").T
+    raw = np.concatenate([rows.take(c.steps, axis=1).view("<i8") & c.step_bits for c, rows in several]).T
+    steps = np.bitwise_and(raw, 0x7F, order="C")
+    for k in range(1, max(shape.step_size for period, _ in stretches for shape in period.shapes)):
+        steps |= (raw >> k) & (0x7F << 7 * k)
+    points = zip(steps, values.astype(np.float64, order="C"), walls.astype(np.float64, order="C"), strict=True)
+    return [Chunk(tags[0], *rest) for tags, rest in zip(stretches[0].period.tags, points, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,14 +158,14 @@ class Columns:
 
     Attributes:
         fixed: uint8[w], see `Period`.
-        bodies: of the events, int64[records * longest]; aligned at their ends, filled up in front with `_ZERO`.
+        bodies: of the events, int64[records, longest]; aligned at their ends, filled up in front with `_ZERO`.
         checks: of their checksums, int64[records * 4].
         zeros: uint32[records], the checksum of as many zeros as each event has bytes.
         plain: whether each record holds a wall time and one float32; else the rest is empty.
         walls: of the wall times, int64[records * 8].
         values: of the values, int64[records * 4].
         steps: of the eight bytes from the start of each step on, int64[records * 8].
-        step_bits: int64[records, 1], the bits of these that belong to the step.
+        step_bits: int64[records], the bits of these that belong to the step.
     """
 
     fixed: Bytes
@@ -166,15 +196,22 @@ class Columns:
         fixed[walls] = fixed[checks] = 0
         return cls(
             fixed,
-            bodies.reshape(-1),
+            bodies,
             checks,
             np.array([crc_of_zeros(shape.length) for shape in shapes], np.uint32),
             all(shape.wall and len(shape.slots) == 1 and shape.slots[0].kind == "<f4" for shape in shapes),
             walls,
             _bytes_at([shape.slots[0].at for shape in shapes], 4),
             _bytes_at([shape.step or shape.summary for shape in shapes], 8),
-            np.array([[(1 << 8 * shape.step_size) - 1] for shape in shapes], np.uint64).view(np.int64),
+            np.array([(1 << 8 * shape.step_size) - 1 for shape in shapes], np.uint64).view(np.int64),
         )
+
+    def bodies_in(self, longest: int) -> IntArray:
+        """`bodies` filled up to a larger length, flat."""
+        records, length = self.bodies.shape
+        if length == longest:
+            return self.bodies.reshape(-1)
+        return np.concatenate((np.full((records, longest - length), _ZERO), self.bodies), axis=1).reshape(-1)
 
 
 def _bytes_at(places: Sequence[int] | IntArray, size: int) -> IntArray:
