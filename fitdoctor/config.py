@@ -1,20 +1,20 @@
 """What a user may set: `Config`, and where it is read from.
 
-    [tool.fitdoctor]                       # in pyproject.toml; the same keys without the prefix in fitdoctor.toml
-    select = ["LRN", "overfitting"]        # rules, codes or families; all when left out
-    fail_on = "warning"
+[tool.fitdoctor]                       # in pyproject.toml; the same keys without the prefix in fitdoctor.toml
+select = ["LRN", "overfitting"]        # rules, codes or families; all when left out
+fail_on = "warning"
 
-    [tool.fitdoctor.ignore]                # or a plain list of names
-    plateau = "the schedule ends on a plateau on purpose"
+[tool.fitdoctor.ignore]                # or a plain list of names
+plateau = "the schedule ends on a plateau on purpose"
 
-    [tool.fitdoctor.map]
-    "my/metric" = "accuracy:val"
+[tool.fitdoctor.map]
+"my/metric" = "accuracy:val"
 
-    [tool.fitdoctor.facts]
-    classes = 10
+[tool.fitdoctor.facts]
+classes = 10
 
-    [tool.fitdoctor.rules.overfitting]
-    patience = 5
+[tool.fitdoctor.rules.overfitting]
+patience = 5
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Config:
         select: names, codes or families of the rules to run; empty means all.
         ignore: names, codes or families of rules to leave out -> the reason, which the report prints.
         options: rule name -> option -> value, overriding the rule's own defaults.
-        tags: raw tag or glob -> "quantity", "quantity:split", "quantity:split:layer" or "ignore", overriding what `fitdoctor.readers.tags` makes of it.
+        tags: raw tag or glob -> "quantity", "quantity:split", "quantity:split:layer" or "ignore", overriding
+            what `fitdoctor.readers.tags` makes of it.
         facts: what the log does not say, such as ``{"classes": 10}``; see `Run.facts` for the keys.
         fail_on: lowest severity that makes the exit status 1: "error", "warning", "note" or "never".
     """
@@ -102,7 +103,7 @@ def config_from(data: Mapping[str, Any]) -> Config:
             raise ConfigError(f"unknown key {key!r}{nearest(key, known)}; the keys are {', '.join(known)}")
     ignore = data.get("ignore", [])
     if isinstance(ignore, list):
-        ignore = {name: "" for name in _names("ignore", ignore)}
+        ignore = dict.fromkeys(_names("ignore", ignore), "")
     facts = _table("facts", data, (str, int, float, bool))
     for key in facts:
         check_fact(key)

@@ -153,6 +153,30 @@ def metric_curve(run: Run, split: str, *, least: int = LEAST) -> Curve | None:
     return None
 
 
+def place(run: Run, step: int) -> str:
+    """A step in words: "step 900", or "epoch 9" where the log only knows epochs."""
+    return f"{run.step_unit} {step}"
+
+
+def share_of_run(run: Run, step: int) -> float:
+    """How far into the run a step lies, 0 to 1."""
+    span = run.steps
+    return 0.0 if span is None or span.last == span.first else (step - span.first) / (span.last - span.first)
+
+
+def begins_at_start(run: Run, series: Series) -> bool:
+    """Whether the first point was surely taken before training had moved the model.
+
+    An epoch clock leaves it open: epoch 0 is the untrained model to some loggers and the end of the
+    first epoch to others. A step clock settles it when the first point lies in the first 2 % of the run
+    and does not sum up an epoch.
+    """
+    span = run.steps
+    if span is None or run.step_unit == "epoch" or series.per == "epoch":
+        return False
+    return series.span.first <= max(1, span.first) + 0.02 * (span.last - span.first)
+
+
 # --- the learning rate ----------------------------------------------------------------------------
 
 
@@ -178,18 +202,66 @@ def rate_left(run: Run, share: float = 0.3) -> float | None:
 # --- chance and harm ------------------------------------------------------------------------------
 
 
-def chance_accuracy(run: Run) -> float | None:
-    """Accuracy of guessing: 1 / classes where the number of classes is known, else None."""
-    classes = run.facts.get("classes")
-    if isinstance(classes, (int, float)) and classes >= 2:
-        return 1.0 / float(classes)
+def classes(run: Run) -> int | None:
+    """Number of classes: from the facts, or read off an untrained model's loss and accuracy, or None.
+
+    An untrained classifier with a sound initialisation has a cross-entropy of ln C and guesses right once
+    in C times. Where the first logged loss is within 8 % of ln C for a whole number C, and the accuracy
+    of the first evaluations lies around 1 / C, that C is taken.
+    """
+    known = run.facts.get("classes")
+    if isinstance(known, (int, float)) and known >= 2:
+        return int(known)
+    loss = run.get(LOSS) or run.get(LOSS, "val")
+    if loss is None or not len(loss.finite):
+        return None
+    first = float(loss.finite.values[0])
+    count = round(math.exp(first)) if 0.6 < first < 12 else 0
+    if count < 2 or abs(first - math.log(count)) > 0.08 * math.log(count):
+        return None
+    for split in ("train", "val", "test"):
+        accuracy = run.get(ACCURACY, split)
+        if accuracy is not None and len(accuracy.finite):
+            lowest = float(accuracy.finite.values[:5].min())
+            if abs(lowest - 1 / count) < max(0.5 / count, 0.03):
+                return count
     return None
 
 
+def chance_accuracy(run: Run) -> float | None:
+    """Accuracy of guessing, 1 / `classes`, or None where the number of classes is unknown."""
+    count = classes(run)
+    return None if count is None else 1.0 / count
+
+
 def chance_loss(run: Run) -> float | None:
-    """Cross-entropy of guessing, ln(classes) in nats, where the number of classes is known."""
-    chance = chance_accuracy(run)
-    return None if chance is None else -math.log(chance)
+    """Cross-entropy of guessing, ln(`classes`) in nats, or None where the number of classes is unknown."""
+    count = classes(run)
+    return None if count is None else math.log(count)
+
+
+def barely_moved(curve: Curve, *, least: float = 0.05) -> bool:
+    """Whether training changed the curve by less than `least` of its first value.
+
+    Shares of the range mean nothing then: the range itself is noise.
+    """
+    return curve.swing < least * abs(curve.start)
+
+
+def rate_clock(run: Run, curve: Curve) -> FloatArray:
+    """The sum of learning rates up to each point of a curve, scaled to 0..1, float64[len(curve)].
+
+    With steps too short to overshoot, the optimizer follows the gradient flow, and the loss depends on the
+    sum of the learning rates alone, whatever the schedule. Without a logged rate it is the step count.
+    """
+    steps = curve.steps.astype(np.float64)
+    rate = learning_rate(run)
+    used = np.ones(len(steps))
+    if rate is not None and len(rate.finite) > 1:
+        used = rate.finite.at(curve.steps)
+        used = np.where(np.isfinite(used) & (used >= 0), used, float(rate.finite.values[0]))
+    clock = np.concatenate([[0.0], np.cumsum(np.diff(steps) * (used[1:] + used[:-1]) / 2)])
+    return clock / clock[-1] if clock[-1] > 0 else (steps - steps[0]) / max(steps[-1] - steps[0], 1.0)
 
 
 def settled_after(curve: Curve, *, band: float = 0.05, sigmas: float = 2.0) -> float:

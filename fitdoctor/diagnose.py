@@ -84,9 +84,7 @@ def choose(known: Sequence[Rule], config: Config) -> tuple[list[Rule], dict[str,
     return [r for r in known if r.name in chosen and r.name not in reasons], reasons
 
 
-def checked_options(
-    known: Sequence[Rule], options: Mapping[str, Mapping[str, object]]
-) -> dict[str, dict[str, Any]]:
+def checked_options(known: Sequence[Rule], options: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, Any]]:
     """Options by rule name, checked against what the rules take.
 
     Raises:
@@ -103,7 +101,11 @@ def checked_options(
                 )
             default = rule.options[option]
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            fits = number if isinstance(default, (int, float)) and not isinstance(default, bool) else isinstance(value, type(default))
+            fits = (
+                number
+                if isinstance(default, (int, float)) and not isinstance(default, bool)
+                else isinstance(value, type(default))
+            )
             if not fits:
                 raise ConfigError(
                     f"option {option} of rule {rule.name}: expected {type(default).__name__}, got {value!r}"

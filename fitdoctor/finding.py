@@ -58,9 +58,7 @@ class Evidence:
     marks: tuple[tuple[int, str], ...] = ()
 
     @classmethod
-    def of(
-        cls, series: Series, observed: str, expected: str = "", marks: tuple[tuple[int, str], ...] = ()
-    ) -> Evidence:
+    def of(cls, series: Series, observed: str, expected: str = "", marks: tuple[tuple[int, str], ...] = ()) -> Evidence:
         """Evidence drawn from a series, thinned to what a plot can show."""
         return cls(series.signal, series.span, observed, expected, thin(series), marks)
 

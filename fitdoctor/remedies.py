@@ -233,6 +233,24 @@ def overfit_one_batch() -> Remedy:
     )
 
 
+def check_updates() -> Remedy:
+    """Check that the optimizer owns the model's parameters and that a step moves them."""
+    return Remedy(
+        title="check that the optimizer holds this model's parameters and that a step moves them",
+        why="a model re-created, moved or wrapped after the optimizer was made trains tensors that nobody uses",
+        code={
+            "pytorch": (
+                "owned = {id(p) for g in optimizer.param_groups for p in g['params']}\n"
+                "print([n for n, p in model.named_parameters() if p.requires_grad and id(p) not in owned])\n"
+                "before = [p.detach().clone() for p in model.parameters()]\n"
+                "...                                        # one usual step\n"
+                "print(sum(bool((a != b).any()) for a, b in zip(before, model.parameters())), 'tensors moved')"
+            ),
+        },
+        confirm="every trainable tensor is owned and moves; the validation loss changes from one evaluation to the next",
+    )
+
+
 def check_labels() -> Remedy:
     """Check that inputs and labels belong together and that the loss gets what it expects."""
     return Remedy(

@@ -152,7 +152,12 @@ def json_pieces(reports: Iterable[Report], *, fitdoctor: str = "", indent: int |
     for report in reports:
         text = _encoded(report.to_dict(), indent)
         # Newlines inside strings are escaped, so every newline of the text is one of its layout.
-        yield ("" if empty else ", " if indent is None else ",") + line + margin * 2 + text.replace("\n", line + margin * 2)
+        yield (
+            ("" if empty else ", " if indent is None else ",")
+            + line
+            + margin * 2
+            + text.replace("\n", line + margin * 2)
+        )
         empty = False
     yield f"{'' if empty else line + margin}]{line}}}{line}"
 
@@ -180,7 +185,8 @@ def from_json(text: str) -> list[Report]:
         return [Report.from_dict(r) for r in document["reports"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReportFormatError(
-            f"expected JSON written by fitdoctor (format_version, fitdoctor, reports), got {type(error).__name__}: {error}"
+            "expected JSON written by fitdoctor (format_version, fitdoctor, reports), "
+            f"got {type(error).__name__}: {error}"
         ) from error
 
 

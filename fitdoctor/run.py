@@ -167,10 +167,17 @@ class Run:
             raise ValueError(f"run {self.name!r}: more than one series for {twice[0]} per {twice[1] or 'unknown'}")
 
     def get(self, quantity: Quantity, split: str = "train", layer: str = "", per: Per = "") -> Series | None:
-        """The series of a signal, or None. Without `per`, the one with the most points."""
+        """The series of a signal, or None.
+
+        Without `per`, the one with the most points among those that tell at least half of what the
+        longest tells: a loss logged for the first 100 steps only does not stand for the whole run.
+        """
         wanted = Signal(quantity, split, layer)
         found = [s for s in self.series if s.signal == wanted and len(s) and (not per or s.per == per)]
-        return max(found, key=len) if found else None
+        if len(found) < 2:
+            return found[0] if found else None
+        reach = [s.span.last - s.span.first for s in found]
+        return max((s for s, own in zip(found, reach, strict=True) if 2 * own >= max(reach)), key=len)
 
     def layers(self, quantity: Quantity, split: str = "train") -> dict[str, Series]:
         """All series of a quantity that belong to a named layer, part or group, in logged order."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitdoctor.run import FloatArray, Series
-from fitdoctor.shapes import FIT_TOLERANCE, Fit, best_fit, rising_curve
+from fitdoctor.shapes import EXACT, FIT_TOLERANCE, Fit, best_fit, rising_curve
 from fitdoctor.signals import LR, Signal
 
 Kind = Literal[
@@ -119,9 +119,7 @@ class Schedule:
         if self.warmup_steps and self.kind not in ("warm-up", "one-cycle", "cyclic"):
             words += f" with warm-up ({self.warmup_steps} steps)"
         if self.kind == "constant":
-            return (
-                f"{words}, {_number(self.final)}" if self.warmup_steps else f"constant {_number(self.final)}"
-            )
+            return f"{words}, {_number(self.final)}" if self.warmup_steps else f"constant {_number(self.final)}"
         return f"{words}, peak {_number(self.peak)}, ends at {_number(self.final)}"
 
 
@@ -137,9 +135,7 @@ def _number(value: float) -> str:
 
 def _step_words(s: Schedule) -> str:
     return (
-        f"step (x{s.factor:.3g} every {s.every} steps)"
-        if s.every
-        else f"step (x{s.factor:.3g} at {s.milestones[0]})"
+        f"step (x{s.factor:.3g} every {s.every} steps)" if s.every else f"step (x{s.factor:.3g} at {s.milestones[0]})"
     )
 
 
@@ -205,9 +201,7 @@ class _Reading:
     def __init__(self, lr: Series) -> None:
         self.steps, self.values = lr.steps, lr.values
         n = len(lr)
-        even = (
-            np.linspace(0, n - 1, MOST_POINTS).round().astype(np.int64) if n > MOST_POINTS else np.arange(n)
-        )
+        even = np.linspace(0, n - 1, MOST_POINTS).round().astype(np.int64) if n > MOST_POINTS else np.arange(n)
         self.index: NDArray[np.int64] = np.unique(even)
         self.x: FloatArray = self.steps[self.index].astype(np.float64)
         self.y: FloatArray = self.values[self.index]
@@ -253,9 +247,7 @@ class _Reading:
             and schedule.factor ** float(np.median(np.diff(self.x[first]))) < GENTLE_FACTOR
         ):
             return None  # equal hard cuts: the staircase is the schedule
-        return replace(
-            schedule, every=round(float(np.median(np.diff(self.x[first])))), final=float(self.values[-1])
-        )
+        return replace(schedule, every=round(float(np.median(np.diff(self.x[first])))), final=float(self.values[-1]))
 
     def schedule(self) -> Schedule:
         """The schedule, each logged value taken as it is."""
@@ -322,8 +314,10 @@ class _Reading:
         slack = float(self.x[down.first] - (self.x[down.first - 1] if down.first else self.origin))
         sparse = not hold and slack > 0.02 * float(x[-1] - x[0])
         fit = best_fit(x, y, slack=slack if sparse else 0.0)
-        if fit is None and sparse:
-            fit = best_fit(x[1:], y[1:])  # the first point may still belong to the rise
+        if len(x) > 4 and (fit is None or (down.first and fit.residual > EXACT)):
+            # The peak may lie between two points, and then the first one is not on the curve.
+            rest = best_fit(x[1:], y[1:])
+            fit = rest if fit is None or (rest and rest.residual < 0.2 * fit.residual) else fit
         if fit is None:
             return self._make("unknown", warmup_steps=warmup, hold_steps=hold)
         reached = down.last < len(self.x) - 1  # a flat tail follows
@@ -342,7 +336,7 @@ class _Reading:
     def _one_cycle(self, up: _Leg, down: _Leg, schedule: Schedule) -> Schedule:
         """Tell one-cycle from a warm-up: it rises along a cosine, or along a line from well above zero."""
         rise_x, rise_y = self.x[up.first : up.last + 1], self.y[up.first : up.last + 1]
-        rise = rising_curve(rise_x, rise_y)
+        rise = rising_curve(rise_x, rise_y) or rising_curve(rise_x[:-1], rise_y[:-1])
         total = float(self.x[-1] - self.origin)
         long = (rise_x[-1] - self.origin) >= 0.15 * total
         from_above = rise_y[0] >= 0.015 * self.peak and self.x[0] <= self.origin + 1
@@ -354,9 +348,7 @@ class _Reading:
             if upper.sum() >= 4 and best_fit(x[upper], y[upper]) is not None:
                 return self._make("one-cycle", warmup_steps=schedule.warmup_steps)
         if triangle or (rise == "cosine" and schedule.kind == "cosine"):
-            return self._make(
-                "one-cycle", warmup_steps=schedule.warmup_steps, planned_end=schedule.planned_end
-            )
+            return self._make("one-cycle", warmup_steps=schedule.warmup_steps, planned_end=schedule.planned_end)
         return schedule
 
     # --- several rises and falls -----------------------------------------------------------------
@@ -365,11 +357,7 @@ class _Reading:
         legs = self.legs
         rises = [leg for leg in legs[1:] if leg.up]
         sudden = [self._sudden(leg) for leg in rises]
-        warmup = (
-            round(float(self._place(legs[0].last - 1, legs[0].last, peak=True)) - self.origin)
-            if legs[0].up
-            else 0
-        )
+        warmup = round(float(self._place(legs[0].last - 1, legs[0].last, peak=True)) - self.origin) if legs[0].up else 0
         regular = self._regular([leg.last for leg in rises])
         long_falls = np.median([leg.last - leg.first for leg in legs if not leg.up]) >= 3
         if all(sudden) and long_falls and regular:

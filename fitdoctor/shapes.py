@@ -131,11 +131,13 @@ def _cosine(x: FloatArray, y: FloatArray, height: float, slack: float) -> Fit:
     log is too sparse to show it. Of a floor at zero and a free floor, zero wins unless it fits worse.
     """
     length = float(x[-1] - x[0])
+    # A piece may begin and end up to one point away from the curve's own turning points.
+    shortest = np.log(min(0.99, 1 - 1.5 / (len(x) - 1)))
     best = {True: Fit("cosine", np.inf), False: Fit("cosine", np.inf)}
     starts = np.linspace(x[0] - slack, x[0], 13) if slack > 0.02 * length else np.array([x[0]])
     for start in starts:
         for zero_floor in (True, False):
-            low, high = np.log(0.99), np.log(12.0)
+            low, high = shortest, np.log(12.0)
             for _ in range(4):
                 periods = (x[-1] - start) * np.exp(np.linspace(low, high, 24))
                 residual, floor = _cosine_residuals(x, y, start, periods, zero_floor)
@@ -145,7 +147,7 @@ def _cosine(x: FloatArray, y: FloatArray, height: float, slack: float) -> Fit:
                     best[zero_floor] = Fit("cosine", float(residual[i]) / height, end, bottom)
                 width = (high - low) / 12
                 centre = float(np.log(periods[i] / (x[-1] - start)))
-                low, high = max(centre - width, np.log(0.99)), centre + width
+                low, high = max(centre - width, shortest), centre + width
     return best[True] if best[True].residual <= max(2 * best[False].residual, EXACT) else best[False]
 
 
@@ -202,9 +204,7 @@ def _power_residuals(
     power = (centre @ (logs - logs.mean())) / np.maximum(np.einsum("ij,ij->i", centre, centre), 1e-300)
     scale = logs.mean() - power * left.mean(axis=1)
     whole = np.maximum(1 - (x[None, :] - x[0]) / ((x[-1] - x[0]) * ends[:, None]), 0)
-    safe = np.clip(
-        power, 0.2, 10.0
-    )  # CosineAnnealingLR and friends never need more; beyond it is an exponential
+    safe = np.clip(power, 0.2, 10.0)  # CosineAnnealingLR and friends never need more; beyond it is an exponential
     fitted = floor + np.exp(np.clip(scale, -700, 700))[:, None] * whole ** safe[:, None]
     residual = np.abs(fitted - y).max(axis=1)
     return np.where(power == safe, residual, np.inf), power

@@ -76,9 +76,21 @@ LOSS = Quantity(
 )
 LOSS_PART = Quantity("loss_part", "", "One named component of the objective (`layer` names it).", "lower")
 ACCURACY = Quantity("accuracy", "fraction", "Share of correct top-1 predictions, 0 to 1.", "higher")
-TOP5_ACCURACY = Quantity("top5_accuracy", "fraction", "Share of labels among the five best predictions, 0 to 1.", "higher")
-SCORE = Quantity("score", "", "Any other metric where more is better: F1, AUC, mAP, BLEU, SSIM (`layer` names it).", "higher")
-ERROR = Quantity("error", "", "Any other metric where less is better: error rate, MAE, WER, FID (`layer` names it).", "lower")
+TOP5_ACCURACY = Quantity(
+    "top5_accuracy", "fraction", "Share of labels among the five best predictions, 0 to 1.", "higher"
+)
+SCORE = Quantity(
+    "score",
+    "",
+    "Any other metric where more is better: F1, AUC, mAP, BLEU, SSIM (`layer` names it).",
+    "higher",
+)
+ERROR = Quantity(
+    "error",
+    "",
+    "Any other metric where less is better: error rate, MAE, WER, FID (`layer` names it).",
+    "lower",
+)
 PERPLEXITY = Quantity("perplexity", "", "exp of the mean token cross-entropy in nats.", "lower")
 
 # --- the optimizer ------------------------------------------------------------------------------
@@ -86,9 +98,13 @@ LR = Quantity("lr", "", "Learning rate used by the optimizer's step (`layer` nam
 MOMENTUM = Quantity("momentum", "", "Momentum, or Adam's beta1, used by the optimizer's step.")
 WEIGHT_DECAY = Quantity("weight_decay", "", "Weight decay coefficient used by the optimizer's step.")
 GRAD_NORM = Quantity(
-    "grad_norm", "", "L2 norm of the gradient, unscaled, averaged over accumulation, before clipping where both exist."
+    "grad_norm",
+    "",
+    "L2 norm of the gradient, unscaled, averaged over accumulation, before clipping where both exist.",
 )
-GRAD_NORM_CLIPPED = Quantity("grad_norm_clipped", "", "L2 norm of the gradient after clipping, as the optimizer sees it.")
+GRAD_NORM_CLIPPED = Quantity(
+    "grad_norm_clipped", "", "L2 norm of the gradient after clipping, as the optimizer sees it."
+)
 WEIGHT_NORM = Quantity("weight_norm", "", "L2 norm of the parameters before the step.")
 UPDATE_NORM = Quantity("update_norm", "", "L2 norm of the change that one optimizer step made to the parameters.")
 UPDATE_RATIO = Quantity("update_ratio", "", "UPDATE_NORM over WEIGHT_NORM of the same parameters.")
@@ -152,7 +168,9 @@ RANK_DISAGREEMENT = Quantity(
 GRAD_ABSMAX = Quantity("grad_absmax", "", "Largest absolute entry of the gradient.")
 GRAD_MEDIAN = Quantity("grad_median", "", "Median entry of the gradient.")
 GRAD_SPREAD = Quantity("grad_spread", "", "Distance of the 5th to the 95th percentile of the gradient's entries.")
-GRAD_ZERO_FRACTION = Quantity("grad_zero_fraction", "fraction", "Share of entries of the gradient that are exactly or almost zero.")
+GRAD_ZERO_FRACTION = Quantity(
+    "grad_zero_fraction", "fraction", "Share of entries of the gradient that are exactly or almost zero."
+)
 WEIGHT_ABSMAX = Quantity("weight_absmax", "", "Largest absolute entry of the parameter.")
 WEIGHT_MEAN = Quantity("weight_mean", "", "Mean entry of the parameter.")
 WEIGHT_STD = Quantity("weight_std", "", "Standard deviation of the parameter's entries.")
@@ -164,8 +182,12 @@ ACTIVATION_STD = Quantity("activation_std", "", "Standard deviation of the layer
 ACTIVATION_RMS = Quantity("activation_rms", "", "Root mean square of the layer's output over batch and units.")
 ACTIVATION_ABSMAX = Quantity("activation_absmax", "", "Largest absolute output of the layer.")
 ACTIVATION_MEDIAN = Quantity("activation_median", "", "Median output of the layer over batch and units.")
-ACTIVATION_SPREAD = Quantity("activation_spread", "", "Distance of the 5th to the 95th percentile of the layer's output.")
-ACTIVATION_ZERO_FRACTION = Quantity("activation_zero_fraction", "fraction", "Share of the layer's outputs that are exactly or almost zero.")
+ACTIVATION_SPREAD = Quantity(
+    "activation_spread", "", "Distance of the 5th to the 95th percentile of the layer's output."
+)
+ACTIVATION_ZERO_FRACTION = Quantity(
+    "activation_zero_fraction", "fraction", "Share of the layer's outputs that are exactly or almost zero."
+)
 ACTIVATION_SATURATED_FRACTION = Quantity(
     "activation_saturated_fraction",
     "fraction",
@@ -212,7 +234,9 @@ STEP_TIME = Quantity("step_time", "s", "Wall time of one training step.")
 DATA_TIME = Quantity("data_time", "s", "Wall time that one training step waited for its batch.")
 THROUGHPUT = Quantity("throughput", "1/s", "Samples, tokens or iterations per second.", "higher")
 MEMORY = Quantity("memory", "byte", "Memory allocated on the device, or resident on the host.")
-LIVE_TENSORS = Quantity("live_tensors", "tensors", "Tensors alive in the process, or memory blocks in use on the device.")
+LIVE_TENSORS = Quantity(
+    "live_tensors", "tensors", "Tensors alive in the process, or memory blocks in use on the device."
+)
 MONITOR_SHARE = Quantity("monitor_share", "fraction", "Share of the wall time that fitdoctor's own monitor used.")
 EPOCH = Quantity("epoch", "epochs", "Epoch counter at that step; a clock, not a measurement.")
 

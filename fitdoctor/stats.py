@@ -270,7 +270,7 @@ def _robust_line(x: FloatArray, y: FloatArray) -> tuple[float, float, float, flo
         level = my - amplitude * mx
         residual = y - level - amplitude * x
         scale = max(mad_sigma(residual), 1e-12 * float(np.abs(y).max()), 1e-300)
-        weights = np.minimum(1.0, 1.345 * scale / np.maximum(np.abs(residual), 1e-300))
+        weights = 1.345 * scale / np.maximum(np.abs(residual), 1.345 * scale)
     a = np.abs(residual)
     cost = float(np.where(a <= 1.345 * scale, 0.5 * a**2, 1.345 * scale * (a - 0.67 * scale)).sum())
     return level, amplitude, cost, mad_sigma(residual)

@@ -26,8 +26,8 @@ def triage(findings: Sequence[Finding], explains: Mapping[str, Sequence[str]], s
         steps: first and last step of the run.
 
     Returns:
-        One diagnosis per root cause: errors before warnings before notes, then by confidence, then by
-        how much it explains, then by onset.
+        One diagnosis per root cause, by the worst severity among the root and what it explains, then the
+        root's own severity, its confidence, how much it explains, and its onset.
     """
     slack = 0 if steps is None else round(ONSET_SLACK * (steps.last - steps.first))
     closure = {name: _closure(name, explains) for name in {f.rule for f in findings}}
@@ -58,7 +58,7 @@ def triage(findings: Sequence[Finding], explains: Mapping[str, Sequence[str]], s
         owner = next((i for i, root in enumerate(roots) if root.rule == f.rule or accounts_for(root, f)), None)
         if owner is not None:
             groups[owner].append(f)
-    return [
+    diagnoses = [
         Diagnosis(
             root=root,
             explains=tuple(sorted(groups[i], key=lambda f: (f.onset, f.rule))),
@@ -67,6 +67,7 @@ def triage(findings: Sequence[Finding], explains: Mapping[str, Sequence[str]], s
         )
         for i, root in enumerate(roots)
     ]
+    return sorted(diagnoses, key=lambda d: -max(f.severity.rank for f in (d.root, *d.explains)))
 
 
 def _closure(name: str, explains: Mapping[str, Sequence[str]]) -> frozenset[str]:

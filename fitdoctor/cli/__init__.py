@@ -13,7 +13,6 @@ from fitdoctor.cli.signals import signals
 from fitdoctor.cli.watch import watch
 from fitdoctor.errors import FitdoctorError
 
-
 INTERRUPTED = 130  # what shells say of a command that Ctrl-C ended
 BUG = 70  # EX_SOFTWARE of sysexits.h
 

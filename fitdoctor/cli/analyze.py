@@ -15,16 +15,34 @@ _BY_SUFFIX = {".json": "json", ".md": "markdown", ".sarif": "sarif", ".xml": "ju
 
 @click.command(short_help="Diagnose the runs logged below some paths.")
 @click.argument("paths", nargs=-1, required=True, type=LOG_PATH, metavar="PATH...")
-@click.option("--format", "format_", type=click.Choice(FORMATS), help="What to write.  [default: terminal, or by the suffix of FILE]")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the report there instead of to stdout.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    help="What to write.  [default: terminal, or by the suffix of FILE]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the report there instead of to stdout.",
+)
 @judging_options
 @reading_options
-@click.option("--full", type=click.IntRange(min=0), default=3, show_default=True, metavar="N", help="Of many runs, show the N worst whole.")
+@click.option(
+    "--full",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Of many runs, show the N worst whole.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show every remedy, framework, tag and skipped rule.")
 @click.option("-q", "--quiet", is_flag=True, help="Show verdicts only, and no progress.")
 @click.pass_context
 def analyze(
-    ctx: click.Context, paths: tuple[Path, ...], format_: str | None, output: Path | None, exit_zero: bool,
+    ctx: click.Context, /, paths: tuple[Path, ...], format_: str | None, output: Path | None, exit_zero: bool,
     pattern: str | None, full: int, verbose: bool, quiet: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Diagnose the runs logged below PATH: TensorBoard, CSV, JSON, W&B, MLflow, text and more.

@@ -126,4 +126,4 @@ class Follower:
         return f"at {wording.when(report, report.steps.last)}" if report.steps else ""
 
     def _say(self, *pieces: str | tuple[str, str]) -> None:
-        self._page.write((time.strftime("%H:%M:%S"), "dim"), "  ", *pieces, rest=" " * 10)
+        self._page.write(*pieces, first=((time.strftime("%H:%M:%S  "), "dim"),))

@@ -33,7 +33,9 @@ class Logs:
 
         for path in self._paths:
             try:
-                for run in open_runs(path, tags=self._config.tags, match=self._pattern or "*", progress=self._progress.update):
+                for run in open_runs(
+                    path, tags=self._config.tags, match=self._pattern or "*", progress=self._progress.update
+                ):
                     self._found += 1
                     # Runs are named relative to their path: several paths may hold runs of one name.
                     yield run if len(self._paths) == 1 else replace(run, name=_joined(path, run.name))

@@ -64,9 +64,9 @@ def show_list(rules: Sequence[Rule], page: Page) -> None:
         for rule in members:
             state = "" if rule.status == "stable" else f" [{rule.status}]"
             page.write(
-                (rule.name, "cyan"), " " * (longest - len(rule.name) + 2), rule.summary, (state, "yellow"),
+                rule.summary, (state, "yellow"),
                 (f"  needs {', '.join(needs(rule)) or 'nothing'}", "dim"),
-                first=f"  {rule.code}  ", rest=" " * (longest + 12),
+                first=(f"  {rule.code}  ", (f"{rule.name:<{longest}}  ", "cyan")),
             )  # fmt: skip
         page.gap()
     page.write(f"{len(rules)} rules. ", ("`fitdoctor rule NAME` explains one.", "dim"))
@@ -76,13 +76,13 @@ def show_page(rule: Rule, page: Page) -> None:
     """Write the manual page of one rule."""
     page.write((rule.name, "bold cyan"), f"  {rule.code}, {_title(rule.family).lower()}", (_life(rule), "dim"))
     page.gap()
-    parts = sections(rule.manual)
+    parts = dict(sections(rule.manual))
     _paragraphs(page, parts.pop("", rule.summary), "")
     page.gap()
     page.write(("Needs", "bold"))
     page.write("; ".join(needs(rule)) or "nothing", first="  ")
     if rule.explains:
-        page.write(("accounts for  ", "dim"), ", ".join(rule.explains), first="  ", rest=" " * 16)
+        page.write(", ".join(rule.explains), first=(("  accounts for  ", "dim"),))
     for title, text in parts.items():
         page.gap()
         page.write((title, "bold"))
@@ -138,9 +138,10 @@ def _plain(rule: Rule) -> dict[str, Any]:
 
 def _markdown_page(rule: Rule, level: int) -> list[str]:
     head, sub = "#" * level, "**"
-    parts = sections(rule.manual)
+    parts = dict(sections(rule.manual))
     lines = [f"{head} {rule.code} {rule.name}", "", _reflowed(parts.pop("", rule.summary)), ""]
-    lines += [f"Needs {'; '.join(needs(rule)) or 'nothing'}. Since {rule.since}{'' if rule.status == 'stable' else f', {rule.status}'}."]
+    life = rule.since if rule.status == "stable" else f"{rule.since}, {rule.status}"
+    lines.append(f"Needs {'; '.join(needs(rule)) or 'nothing'}. Since {life}.")
     if rule.explains:
         lines[-1] += " Accounts for " + ", ".join(rule.explains) + "."
     lines.append("")
@@ -149,7 +150,10 @@ def _markdown_page(rule: Rule, level: int) -> list[str]:
         if title == "Options":
             texts = option_texts(rule)
             lines += ["| option | default | meaning |", "|---|---|---|"]
-            lines += [f"| `{key}` | `{value!r}` | {texts[key].replace('|', chr(92) + '|')} |" for key, value in rule.options.items()]
+            lines += [
+                f"| `{key}` | `{value!r}` | {texts[key].replace('|', chr(92) + '|')} |"
+                for key, value in rule.options.items()
+            ]
             lines.append("")
         else:
             lines += [_reflowed(text), ""]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LOG_PATH = click.Path(exists=True, path_type=Path)
 
 
-class Pair(click.ParamType):
+class Pair(click.ParamType[Any]):
     """An option value of the form ``KEY=VALUE``."""
 
     def __init__(self, form: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from click.shell_completion import CompletionItem
 
 
-class RuleName(click.ParamType):
+class RuleName(click.ParamType[Any]):
     """The code or the name of a rule, completed by the shell."""
 
     name = "code or name"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @reading_options
 @click.option("--format", "format_", type=click.Choice(["terminal", "json"]), default="terminal", show_default=True)
 @click.pass_context
-def signals(ctx: click.Context, paths: tuple[Path, ...], format_: str, pattern: str | None, **given: Any) -> None:
+def signals(ctx: click.Context, /, paths: tuple[Path, ...], format_: str, pattern: str | None, **given: Any) -> None:
     """Show what the tags of the logs below PATH mean to fitdoctor, and which were left out.
 
     Without PATH: all quantities that a tag can be mapped to, with unit and definition.
@@ -66,8 +66,8 @@ def _show_vocabulary(page: Page, format_: str) -> None:
         details.append(f"{quantity.better} is better" if quantity.better else "")
         note = ", ".join(d for d in details if d)
         page.write(
-            (quantity.name, "cyan"), " " * (longest - len(quantity.name) + 2), quantity.doc,
-            (f"  ({note})" if note else "", "dim"), first="", rest=" " * (longest + 2),
+            quantity.doc,
+            (f"  ({note})" if note else "", "dim"), first=((f"{quantity.name:<{longest}}  ", "cyan"),),
         )  # fmt: skip
     page.gap()
     page.write(("--map TAG=QUANTITY or TAG=QUANTITY:SPLIT (train, val, test) says what a tag of a log means.", "dim"))
@@ -83,9 +83,9 @@ def _show_mapping(run: Run, page: Page) -> None:
         per = f", per {series.per}" if series.per else ""
         first, last = series.span.first, series.span.last
         page.write(
-            tag, " " * (longest - len(tag) + 2), (one_line(str(series.signal)), "cyan"),
+            (one_line(str(series.signal)), "cyan"),
             (f"  {len(series):,} points, {run.step_unit}s {first:,} to {last:,}{per}", "dim"),
-            first="  ", rest=" " * (longest + 4),
+            first=f"  {tag:<{longest}}  ",
         )  # fmt: skip
     for key, value in run.facts.items():
         page.write((f"{key} = {one_line(str(value))}", "dim"), first="  ")

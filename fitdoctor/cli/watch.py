@@ -12,15 +12,21 @@ from fitdoctor.cli.options import LOG_PATH, Given, judging_options, reading_opti
 
 @click.command(short_help="Follow a growing log and tell each new finding.")
 @click.argument("path", type=LOG_PATH, metavar="PATH")
-@click.option("--interval", type=click.FloatRange(min=0.05), default=10.0, show_default=True, metavar="S",
-              help="Seconds between two looks.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.05),
+    default=10.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds between two looks.",
+)
 @click.option("--once", is_flag=True, help="Look once, then end.")
 @click.option("--stop-after", type=click.FloatRange(min=0), metavar="S", help="End after so many seconds.")
 @judging_options
 @reading_options
 @click.pass_context
 def watch(
-    ctx: click.Context, path: Path, interval: float, once: bool, stop_after: float | None, exit_zero: bool,
+    ctx: click.Context, /, path: Path, interval: float, once: bool, stop_after: float | None, exit_zero: bool,
     pattern: str | None, **given: Any,
 ) -> None:  # fmt: skip
     """Read the logs below PATH again whenever they grow; tell each new finding once, and when one is gone.

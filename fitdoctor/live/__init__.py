@@ -1,7 +1,7 @@
 """Watching a PyTorch loop: `attach` puts a monitor on it, the monitor makes a `Run`, `diagnose` judges it.
 
-    loop (what happens when) -> parameters, activations, logits (what is measured, on the device)
-      -> transport (one copy) -> digest -> history (a Run in memory), sinks (an event file) -> judge
+loop (what happens when) -> parameters, activations, logits (what is measured, on the device)
+  -> transport (one copy) -> digest -> history (a Run in memory), sinks (an event file) -> judge
 """
 
 from __future__ import annotations

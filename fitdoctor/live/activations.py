@@ -212,7 +212,9 @@ class _Statistics:
             std = np.sqrt(np.maximum(rms**2 - mean**2, 0))
             spread = np.where(rms > 0, np.sqrt(np.maximum(within, 0)) / rms, ABSENT)
             scale = abs(values[-1]) if self.weighted and values[-1] else 1.0
-            grad = np.where(self.gradient_sizes > 0, grads / np.sqrt(np.maximum(self.gradient_sizes, 1)) / scale, ABSENT)
+            grad = np.where(
+                self.gradient_sizes > 0, grads / np.sqrt(np.maximum(self.gradient_sizes, 1)) / scale, ABSENT
+            )
 
         def vector(quantity: Any, found: FloatArray, where: np.ndarray[Any, Any]) -> list[Point | Vector]:
             return [row.vector(quantity, self.names, np.where(where, found, ABSENT))] if where.any() else []

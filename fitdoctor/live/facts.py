@@ -46,7 +46,12 @@ def gather_facts(
 def _settings(optimizer: torch.optim.Optimizer) -> dict[str, Fact]:
     group = optimizer.param_groups[0]
     out: dict[str, Fact] = {}
-    for key, name in {"lr": "learning_rate", "weight_decay": "weight_decay", "momentum": "momentum", "eps": "eps"}.items():
+    for key, name in {
+        "lr": "learning_rate",
+        "weight_decay": "weight_decay",
+        "momentum": "momentum",
+        "eps": "eps",
+    }.items():
         value = group.get(key)
         if isinstance(value, torch.Tensor):
             value = float(value)  # once, before training

@@ -255,7 +255,9 @@ class Monitor:
     def run(self) -> Run:
         """What was measured so far, without what is still on the device."""
         path = str(self._logdir) if self._logdir else ""
-        return self._history.run(self._name, path, {**self._facts, **self._loop.facts}, finished=self._report is not None)
+        return self._history.run(
+            self._name, path, {**self._facts, **self._loop.facts}, finished=self._report is not None
+        )
 
     @property
     def first_nonfinite(self) -> NonFinite | None:

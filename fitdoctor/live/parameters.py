@@ -167,7 +167,13 @@ class _Norms:
     """Decodes norms of gradients, weights and updates; sums of squares are taken here, in float64."""
 
     def __init__(
-        self, names: tuple[str, ...], there: np.ndarray[Any, Any], scales: FloatArray, armed: bool, label: str, fused: bool
+        self,
+        names: tuple[str, ...],
+        there: np.ndarray[Any, Any],
+        scales: FloatArray,
+        armed: bool,
+        label: str,
+        fused: bool,
     ) -> None:
         self.names, self.there, self.scales = names, there, scales
         self.armed, self.label, self.fused = armed, label, fused

@@ -6,6 +6,7 @@ survey (which files) -> RunSource (what is read together) -> RawRun -> assemble 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -24,12 +25,10 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 """Called with the number of sources done, their total, and the name of the one that comes next."""
 
-_PLAIN_STEMS = frozenset(  # noqa: SIM905 - a long list of names reads better as text
-    """
-    metrics metric results result scalars scalar summary progress history log logs training train
-    trainer_state output out stdout stderr nohup measurements mlflow events data run trackio
-    training_log train_log
-    """.split()
+_PLAIN_STEMS = re.compile(
+    r"metrics?|results?|scalars?|summary|progress|history|logs?|training(_log)?|train(_log)?|trainer_state|output|out|"
+    r"stdout|stderr|nohup|measurements|mlflow|events|data|run|trackio",
+    re.IGNORECASE,
 )
 """File names that say nothing: the run is named after the folder."""
 _TOGETHER = 8
@@ -278,7 +277,7 @@ def _name_of(root: Path, home: Path, place: Path, alone: bool) -> str:
     except ValueError:
         folder = place.name
     stem = home.stem if home != place else ""
-    if stem and not (alone and (stem.lower() in _PLAIN_STEMS or home.suffix == ".wandb")):
+    if stem and not (alone and (_PLAIN_STEMS.fullmatch(stem) or home.suffix == ".wandb")):
         return stem if folder == "." else f"{folder}/{stem}"
     return folder if folder != "." else (place.resolve().name or "run")
 

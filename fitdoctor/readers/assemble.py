@@ -7,7 +7,7 @@ Nothing here raises on odd data: what cannot be used is left out, and the run's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -450,15 +450,9 @@ def _one_per_signal(columns: list[Column], notes: list[Note]) -> tuple[list[Colu
             groups.setdefault((c.meaning.signal, c.meaning.per), []).append(c)
     kept: list[Column] = []
     left_out: list[LeftOut] = []
-    for short, wide in _outreached(groups):
-        groups[short.meaning.signal, short.meaning.per].remove(short)
-        why = f"it ends at step {_last(short)}; {wide.tag!r} tells {wide.meaning.signal} up to step {_last(wide)}"
-        left_out.append(LeftOut(short.tag, short.statistic, len(short), why))
-        notes.append(Note("ambiguous", f"{short.tag!r} is left out: {why}"))
     for (signal, _), several in groups.items():
-        if not several:
-            continue
-        several.sort(key=lambda c: (not c.meaning.by_user, c.meaning.detours, -len(c), c.tag))
+        most = max(_reach(c) for c in several)
+        several.sort(key=lambda c: (not c.meaning.by_user, 2 * _reach(c) < most, c.meaning.detours, -len(c), c.tag))
         best = several[0]
         kept.append(best)
         for other in several[1:]:
@@ -470,28 +464,9 @@ def _one_per_signal(columns: list[Column], notes: list[Note]) -> tuple[list[Colu
     return _whole_objective(kept), left_out
 
 
-def _last(column: Column) -> int:
-    return int(column.steps[-1]) if column.steps is not None else 0
-
-
-def _outreached(groups: Mapping[tuple[Signal, Per], Sequence[Column]]) -> list[tuple[Column, Column]]:
-    """Series that a denser log stopped early, beside one of the same signal that tells the whole run.
-
-    Rules take the series with the most points as the signal; it must not be one that saw a part of training.
-    """
-    out: list[tuple[Column, Column]] = []
-    signals: dict[Signal, list[Column]] = {}
-    for (signal, _), several in groups.items():
-        signals.setdefault(signal, []).extend(several)
-    for several in signals.values():
-        if len(several) < 2:
-            continue
-        reach = [_last(c) - int(c.steps[0]) for c in several if c.steps is not None]
-        wide = several[int(np.argmax(reach))]
-        for column, own in zip(several, reach, strict=True):
-            if column is not wide and 2 * own < max(reach) and len(wide) >= 8 and not column.meaning.by_user:
-                out.append((column, wide))
-    return out
+def _reach(column: Column) -> int:
+    """Steps from the first point to the last."""
+    return 0 if column.steps is None else int(column.steps[-1]) - int(column.steps[0])
 
 
 def _tells_the_same(first: Column, second: Column) -> bool:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from fitdoctor.readers.columns import Cells, Column, is_epoch, is_step, is_wall_time
-from fitdoctor.readers.csv_dialect import Dialect, header_names, split
+
+from fitdoctor.readers.columns import Cells, Column, is_wall_time
+from fitdoctor.readers.csv_dialect import Dialect, header_names, is_header, split
 from fitdoctor.readers.decoding import MISSING, moment, number
 from fitdoctor.run import Note
 
@@ -70,7 +71,7 @@ class _Lines:
         if not text or (text[0] in "#%" and self._is_comment(text)):
             return
         row = split(line.strip("\r\n\0"), self.dialect.delimiter)
-        if self._is_header(row):
+        if row == list(self.dialect.names) or is_header(row):
             self.names = unique_names(header_names(text, self.dialect.delimiter))
             self.headers.append(number_of_line)
             return
@@ -101,14 +102,7 @@ class _Lines:
             self.cells.add(found)
 
     def _is_comment(self, text: str) -> bool:
-        return not self._is_header(header_names(text, self.dialect.delimiter))
-
-    def _is_header(self, row: Sequence[str]) -> bool:
-        if list(row) == list(self.dialect.names):
-            return True
-        return (
-            len(row) > 1 and any(is_step(c) or is_epoch(c) for c in row) and all(number(c) is None and c for c in row)
-        )
+        return not is_header(header_names(text, self.dialect.delimiter))
 
 
 def _torn(line: str, reader: _Lines) -> tuple[list[str], str]:
@@ -119,14 +113,15 @@ def _torn(line: str, reader: _Lines) -> tuple[list[str], str]:
     last = row[-1] if row else ""
     column = next((c for c in reader.cells.columns() if c.tag == reader.names[-1]), None)
     value = number(last, reader.dialect.decimal)
-    if last and (value is None or (column is not None and _shorter_than_all(last, column))):
+    if last and (value is None or (column is not None and _half_as_long(last, column))):
         return row[:-1], "the last line ends within a cell; that cell was left out"
     return row, ""
 
 
-def _shorter_than_all(cell: str, column: Column) -> bool:
-    """Whether a cell has fewer digits than any of the last 50 above it, as half a number has."""
-    return all(len(cell) < len(repr(v)) - 2 for v in column.values[-50:].tolist()) and len(column.values) > 0
+def _half_as_long(cell: str, column: Column) -> bool:
+    """Whether a cell has half the digits of those above it, as a number cut short has: 7.1 of 7.1326e-02."""
+    lengths = sorted(len(repr(value)) for value in column.values[-50:].tolist())
+    return bool(lengths) and lengths[len(lengths) // 2] >= max(8, 2 * len(cell))
 
 
 def read_lines(text: str, dialect: Dialect, where: str, wanted: frozenset[str]) -> Table:

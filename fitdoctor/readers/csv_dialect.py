@@ -21,6 +21,10 @@ _METRIC = re.compile(
     re.IGNORECASE,
 )
 _LOSS = re.compile(r"loss", re.IGNORECASE)
+KEY_NAMES = frozenset({"metric", "key", "tag", "variable", "metric_name", "name"})
+"""Columns that hold the name of a metric, in tables of one value a row."""
+VALUE_NAMES = frozenset({"value", "metric_value", "values"})
+"""Columns that hold its value."""
 _COMMA_NUMBER = re.compile(r"-?\d+,\d+(?:[eE][-+]?\d+)?")
 
 
@@ -63,6 +67,13 @@ def header_names(line: str, delimiter: str) -> list[str]:
     return split(line.lstrip("#% ") if line.startswith(("#", "%")) else line, delimiter)
 
 
+def is_header(row: Sequence[str]) -> bool:
+    """Whether a row in the middle of a table holds names again, a clock among them."""
+    if len(row) < 2 or not any(is_step(cell) or is_epoch(cell) for cell in row):
+        return False
+    return all(cell and number(cell) is None for cell in row)
+
+
 def _decimal(rows: Sequence[Sequence[str]], delimiter: str) -> str:
     if delimiter == ",":
         return "."
@@ -89,6 +100,8 @@ def _fits(names: Sequence[str], rows: Sequence[Sequence[str]], delimiter: str, d
         return False
     if any(numeric[i] for i in clocks):
         filled = [i for i in range(n) if i not in clocks and cells[i]]
+        if any(names[i].lower() in VALUE_NAMES for i in others) and any(name.lower() in KEY_NAMES for name in names):
+            return True
         return any(looks_like_metric(names[i]) for i in others) or len(others) * 2 > len(filled)
     # No clock: only a table of numbers that speaks of a loss, row by row.
     return (
@@ -123,8 +136,12 @@ def sniff(text: str, complete: bool = True) -> Dialect | None:
             names = header_names(line, delimiter)
             if len(names) < 2 and not (names and _LOSS.search(names[0]) and delimiter == ","):
                 continue
-            rows = [split(text, delimiter) for text in below]
-            rows = [row for row in rows if row != names]
+            rows = []
+            for text in below:
+                row = split(text, delimiter)
+                if is_header(row):
+                    break  # the log was appended to, perhaps with other columns
+                rows.append(row)
             decimal = _decimal(rows, delimiter)
             if _fits(names, rows, delimiter, decimal) and (best is None or len(names) > len(best.names)):
                 best = Dialect(delimiter, decimal, index, tuple(names))

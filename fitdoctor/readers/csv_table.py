@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fitdoctor.errors import ReadError
 from fitdoctor.readers.columns import (
     Column,
@@ -23,12 +25,11 @@ from fitdoctor.readers.columns import (
     series_of,
 )
 from fitdoctor.readers.csv_cells import Table, read_table
-from fitdoctor.readers.csv_dialect import Dialect, sniff
+from fitdoctor.readers.csv_dialect import KEY_NAMES, VALUE_NAMES, Dialect, sniff
 from fitdoctor.readers.decoding import decode, read_bytes
 from fitdoctor.readers.raw import RawRun, RawSeries
 from fitdoctor.readers.settings import settings_beside
 from fitdoctor.run import Fact, Note
-from numpy.typing import NDArray
 
 SOURCE = "csv"
 
@@ -56,9 +57,7 @@ _RUN_WORDS = (
 _RUN_NAMES = frozenset(word + suffix for word in _RUN_WORDS for suffix in ("", "_id", "_name", "_uuid"))
 _SPLIT_NAMES = frozenset({"mode", "split", "phase", "stage", "set", "subset", "partition", "dataset"})
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "eval", "evaluation", "test", "dev"})
-_KEY_NAMES = frozenset({"metric", "key", "tag", "variable", "metric_name", "name"})
-_VALUE_NAMES = frozenset({"value", "metric_value", "values"})
-_WANTED = _RUN_NAMES | _SPLIT_NAMES | _KEY_NAMES
+_WANTED = _RUN_NAMES | _SPLIT_NAMES | KEY_NAMES
 _WANDB = re.compile(r"(?P<run>.+) - (?P<tag>.+?)(?P<bound>__MIN|__MAX)?")
 
 
@@ -248,8 +247,8 @@ def _by_key(
     columns: Sequence[Column], words: Mapping[str, Mapping[int, str]], where: Mapping[str, object]
 ) -> Sequence[Column]:
     """One column per metric, where each row holds one metric's name and value."""
-    key = next((words[tag] for tag in words if tag.lower() in _KEY_NAMES and tag not in where), None)
-    value = next((c for c in columns if c.tag.lower() in _VALUE_NAMES), None)
+    key = next((words[tag] for tag in words if tag.lower() in KEY_NAMES and tag not in where), None)
+    value = next((c for c in columns if c.tag.lower() in VALUE_NAMES), None)
     if key is None or value is None:
         return columns
     found: dict[str, tuple[list[int], list[float]]] = {}

@@ -15,7 +15,7 @@ from fitdoctor.readers.columns import is_epoch, is_step
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _BAR = re.compile(
     r"\[[=>.#\-* ]{5,}\]"  # Keras 2
-    r"|(?<=%)\|[^|\[]*\|"  # tqdm
+    r"|\d{1,3}%\|[^|\[]*\|"  # tqdm
     r"|[━╸╺─█▉▊▋▌▍▎▏▁-▇#=*_~-]{4,}"  # Keras 3, rich, rules between lines
 )
 _DATE = re.compile(
@@ -30,7 +30,7 @@ _AWAY = re.compile(
     r"|\b0x[0-9a-f]+\b|\b[0-9a-f]{12,}\b|\b\d+(?:\.\d+){2,}\b"  # addresses, hashes, versions
     r"|\b\d+(?:\.\d+)?\s?(?:[mun]?s|it|iters?|batch(?:es)?|steps?|samples?|imgs?|images?|tok(?:ens)?|examples?)"
     r"/(?:steps?|it|iter|batch|samples?|epoch|s|sec)\b"  # 3ms/step, 16.6it/s
-    r"|\b\d+(?:\.\d+)?[hm](?: ?\d+(?:\.\d+)?[ms])*\b(?:\s?\d+s\b)?",  # 1h 2m 3s
+    r"|\b\d+(?:\.\d+)?(?-i:[hm])(?: ?\d+(?:\.\d+)?[ms])*\b(?:\s?\d+s\b)?",  # 1h 2m 3s
     re.IGNORECASE,
 )
 _WRAPPED = re.compile(r"\b(?:tensor|array|np\.float\d+|float\d+)\(\[?\s*([-+\w.]+?)\s*\]?(?:,[^()]*)?\)")
@@ -341,7 +341,7 @@ class _Learner:
             self.pending = []
         elif not words:
             if total is not None:
-                self.found.append(Slot(Role.POSITION, "", index, total))
+                self.found.append(Slot(Role.POSITION, self.split, index, total))
             elif first and at < len(self.tokens) and self.tokens[at] in "]:":
                 self.found.append(Slot(Role.LEADING, "iteration", index))
         else:

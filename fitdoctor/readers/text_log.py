@@ -117,8 +117,8 @@ class _Log:
         slots = self._shapes.get(line.shape)
         if slots is None:
             slots = self._shapes[line.shape] = learn(line.shape)
-            if not any(slot.role is Role.VALUE for slot in slots):
-                self._tables.header(text)  # names such as "top1" beside no number of their own
+        if not any(slot.role is Role.VALUE for slot in slots):
+            self._tables.header(text)  # the numbers may be those of a progress bar behind the names
         if slots:
             self._take_slots(line, slots, text)
 
@@ -179,10 +179,12 @@ class _Log:
         self, row: dict[str, float], values: dict[str, float], at: float, total: float, slot: Slot, text: str
     ) -> bool:
         """What "n/m" says of a row; whether the row has been dealt with."""
-        splits = {split_of(tag) for tag in values} | {split_of(slot.tag)}
-        if splits & {"val", "test"} and "train" not in splits:
+        splits = {split_of(tag) for tag in values if is_metric(tag)} or {split_of(slot.tag)}
+        if slot.tag:
+            splits = {split_of(slot.tag)}
+        if len(splits) == 1 and splits <= {"val", "test"}:
             if at < total:
-                self._section = next(iter(splits & {"val", "test"}))
+                self._section = splits.pop()
                 return True  # one batch of an evaluation: the last one tells the result
             return False
         if _KERAS.search(text) and (at < total or "step" in text or not row.keys() & {_STEP}):

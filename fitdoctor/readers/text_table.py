@@ -9,6 +9,7 @@ from fitdoctor.readers.text_line import is_metric, quantity
 
 _BARS = re.compile(r"[|│┃┆║]")
 _RULE = re.compile(r"[\s|│┃║+:=\-─━═┼╪╬├┤┬┴┌┐└┘╭╮╰╯╞╡╔╗╚╝╠╣╦╩┏┓┗┛┡┩┢┪╇╈┳┻╋_*]+")
+_PROGRESS = re.compile(r":?\s*\d+%\|.*")
 _GAP = re.compile(r"\t+|\s{2,}")
 _PATIENCE = 3
 """Lines that fit nowhere before a table is taken to have ended."""
@@ -25,7 +26,8 @@ def _cells(line: str) -> list[str]:
 
 def _head(cells: list[str]) -> tuple[str, ...] | None:
     """The cells as names of columns, or None when they cannot be."""
-    names = tuple(cell.strip(" :") for cell in cells)
+    # YOLO splits "Box(P R mAP50 mAP50-95)" over four columns.
+    names = tuple(cell.strip(" :") if "(" in cell else cell.strip(" :").rstrip(")") for cell in cells)
     if len(names) < 2 or any(len(name) > 40 or quantity(name) is not None for name in names):
         return None
     known = [name for name in names if is_epoch(name) or is_step(name) or is_metric(name)]
@@ -48,6 +50,7 @@ class TableReader:
 
     def header(self, line: str) -> bool:
         """Take a line as the header of a table, if it can be one."""
+        line = _PROGRESS.sub("", line)
         if _BARS.search(line):
             found = _head(_cells(line))
             if found is None:
@@ -64,6 +67,7 @@ class TableReader:
 
     def row(self, line: str) -> dict[str, float] | None:
         """The numbers of a row of the open table under the names of their columns; None when it is no row."""
+        line = _PROGRESS.sub("", line)
         if not line.strip() or _RULE.fullmatch(line):
             return None
         if self._bars is not None:

@@ -26,43 +26,53 @@ def without_twins(runs: Sequence[Run]) -> list[Run]:
     for run in sorted(runs, key=_richness, reverse=True):
         for i, richer in enumerate(kept):
             if richer.source != run.source and tells_the_same(richer, run):
-                text = f"{run.path} ({run.source}) tells the same training; this report is made from the {richer.source} log"
+                text = f"{run.path} ({run.source}) tells the same training; the {richer.source} log is used"
                 facts = {**run.facts, **richer.facts}
                 finished = richer.finished if richer.finished is not None else run.finished
                 kept[i] = replace(richer, facts=facts, finished=finished, notes=(*richer.notes, Note("other", text)))
                 break
         else:
             kept.append(run)
-    order = {id(run.path): i for i, run in enumerate(runs)}
-    return sorted(kept, key=lambda run: order[id(run.path)])
+    order = {(run.path, run.source, run.name): i for i, run in enumerate(runs)}
+    return sorted(kept, key=lambda run: order[run.path, run.source, run.name])
 
 
-def _richness(run: Run) -> tuple[int, int]:
-    return len(run.series), sum(len(s) for s in run.series)
+def _richness(run: Run) -> tuple[int, int, int]:
+    """More signals, more points that are not finite (tables lose them), more points."""
+    values = [s.values for s in run.series]
+    return len(run.series), sum(int((~np.isfinite(v)).sum()) for v in values), sum(len(v) for v in values)
 
 
 def tells_the_same(first: Run, second: Run) -> bool:
-    """Whether two logs agree wherever they speak of the same signal, and on a curve that moves."""
-    moving = 0
+    """Whether two logs agree wherever they speak of the same signal, and do so on more than one value."""
+    compared: set[float] = set()
     for a in first.series:
         quantity = a.signal.quantity
         if quantity not in (LOSS, LR, *METRICS):
             continue
         others = [b for b in second.series if b.signal == a.signal and (b.per == a.per or "" in (a.per, b.per))]
-        agreeing = [b for b in others if _agree(a, b)]
-        if others and not agreeing:
+        if not others:
+            continue
+        shared = max((_shared_values(a, b) for b in others), key=len)
+        if not len(shared):
             return False
-        moving += sum(quantity != LR and float(np.ptp(b.finite.values)) > 0 for b in agreeing if len(b.finite))
-    return moving > 0
+        if quantity != LR:
+            compared.update(np.round(shared, 6).tolist())
+    return len(compared) >= 2
 
 
-def _agree(a: Series, b: Series) -> bool:
-    if not len(a) or not len(b):
-        return False
-    common, i, j = np.intersect1d(a.steps, b.steps, assume_unique=True, return_indices=True)
-    if len(common) >= max(2, min(len(a), len(b)) // 2) and _close(a.values[i], b.values[j]):
-        return True
-    return len(a) == len(b) and len(a) >= 2 and _close(a.values, b.values)  # one on steps, one on epochs
+def _shared_values(a: Series, b: Series) -> FloatArray:
+    """The finite values on which two series agree; empty when they do not.
+
+    Tables leave out what is not finite, so only finite points are compared.
+    """
+    a, b = a.finite, b.finite
+    _, i, j = np.intersect1d(a.steps, b.steps, assume_unique=True, return_indices=True)
+    if len(i) >= max(1, min(len(a), len(b)) // 2) and _close(a.values[i], b.values[j]):
+        return a.values[i]
+    if len(a) == len(b) and len(a) >= 2 and _close(a.values, b.values):  # one on steps, one on epochs
+        return a.values
+    return np.empty(0)
 
 
 def _close(x: FloatArray, y: FloatArray) -> bool:

@@ -182,9 +182,8 @@ def _folders(root: Path, seen: Survey) -> Iterator[tuple[Path, list[str]]]:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.is_symlink():
-                        if not _worth_following(entry, real_root, visited):
-                            continue
+                    if entry.is_symlink() and not _worth_following(entry, real_root, visited):
+                        continue
                     if entry.is_dir():
                         if _worth_entering(entry.name):
                             below.append(entry.path)

@@ -74,7 +74,7 @@ def sparkline(points: Points, width: int = 20, glyphs: Glyphs = UNICODE) -> str:
 
     Example:
         >>> sparkline([(0, 1.0), (1, 2.0), (2, float("nan")), (3, 3.0)], 4)
-        '▁▄×█'
+        '▁▅×█'
     """
     if not points:
         return ""
@@ -213,4 +213,5 @@ def _below(points: Points, marks: Sequence[tuple[int, int, str]], columns: int, 
             line = [" "] * columns
             lines.append(line)
         line[start : start + len(label)] = label
-    return [axis, *([(f"{indent}  {''.join(line).rstrip()}", "axis")] for line in lines)]
+    below: list[Row] = [[(f"{indent}  {''.join(line).rstrip()}", "axis")] for line in lines]
+    return [axis, *below]

@@ -22,7 +22,9 @@ def stream(reports: Iterable[Report]) -> Iterator[str]:
             yield _command(report, diagnosis)
         if report.verdict == "cannot judge":
             reasons = "; ".join(why for why, _ in wording.to_log(report)) or "nothing was logged"
-            yield _line("warning", f"{one_line(report.run)} cannot be judged", report.path, f"what is missing: {reasons}")
+            yield _line(
+                "warning", f"{one_line(report.run)} cannot be judged", report.path, f"what is missing: {reasons}"
+            )
     yield (
         f"fitdoctor: {wording.plural(verdicts.total(), 'run')}, {verdicts['sick']} sick, "
         f"{verdicts['healthy']} healthy, {verdicts['cannot judge']} cannot be judged\n"

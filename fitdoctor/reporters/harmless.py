@@ -22,6 +22,8 @@ _INVISIBLE = re.compile(
     "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"  # zero width, reading order
 )
 
+_RUNNER_COMMAND = re.compile(r"^(\s*)::", re.MULTILINE)
+
 _UNENCODABLE = re.compile("[\ud800-\udfff\ufffe\uffff]")  # half pairs, and what XML forbids
 
 ASCII_FOR = str.maketrans(
@@ -43,8 +45,9 @@ def several_lines(text: str) -> str:
         'ared\\nb'
     """
     text = _ESCAPE_SEQUENCE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
-    text = text.replace("##[", "## [")  # a command to the GitHub runner, wherever in a line it stands
-    return _UNENCODABLE.sub("\ufffd", _INVISIBLE.sub("", text))
+    text = _UNENCODABLE.sub("\ufffd", _INVISIBLE.sub("", text))
+    # In the log of a GitHub job both are commands to the runner: one at the start of a line, one anywhere.
+    return _RUNNER_COMMAND.sub(r"\1: :", text).replace("##[", "## [")
 
 
 def one_line(text: str, most: int = 0) -> str:
@@ -52,7 +55,7 @@ def one_line(text: str, most: int = 0) -> str:
 
     Example:
         >>> one_line("run\\n::error::fake")
-        'run ::error::fake'
+        'run : :error::fake'
         >>> one_line("a-very-long-name", 9)
         'a-ve…name'
     """

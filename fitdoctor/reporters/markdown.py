@@ -34,7 +34,7 @@ def render(reports: Iterable[Report]) -> str:
         "",
         f"{verdicts['healthy']} healthy, {verdicts['cannot judge']} cannot be judged.",
         "",
-        "| | run | root cause | since | confidence | |",
+        "| | run | diagnosis | since | confidence | |",
         "|---|---|---|---|---|---|",
         *(_row(r) for r in ranked[:MOST_ROWS]),
     ]
@@ -55,24 +55,46 @@ def literal(text: str) -> str:
         >>> literal("*a* <b> @me")
         '\\\\*a\\\\* &lt;b&gt; @\\u200bme'
     """
-    text = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*_{}\[\]()#!|~$])", r"\\\1", text)
+    return _inline(one_line(text))
+
+
+def _inline(text: str) -> str:
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", text)
     # What GitHub links by itself is broken by a space of no width.
     text = re.sub(r"@(?=\w)", "@\u200b", text)
     return re.sub(r"(?i)(://|\bwww\.)", "\\1\u200b", text)
 
 
 def code(text: str) -> str:
-    """Text of a log as a code span, which may stand in a table.
+    """Text of a log as a code span.
 
     Example:
-        >>> code("a`b|c")
-        '``a`b\\\\|c``'
+        >>> code("a`b")
+        '``a`b``'
     """
     text = one_line(text) or " "
     fence = "`" * (_longest_run(text) + 1)
     pad = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{pad}{text}{pad}{fence}".replace("|", "\\|")
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def cell(markdown: str) -> str:
+    """Markdown that may stand in a table: there a bar ends the cell, even in a code span."""
+    return markdown.replace("\\|", "|").replace("|", "\\|")
+
+
+def prose(text: str) -> str:
+    """Text of a rule: what it puts between backticks is code, the rest is as `literal` makes it.
+
+    Example:
+        >>> prose("call `fit(*x)` once")
+        'call `fit(*x)` once'
+    """
+    parts = one_line(text).split("`")
+    if len(parts) % 2 == 0:  # an odd number of backticks: somebody's name holds one
+        return literal(text)
+    return "".join(code(part) if i % 2 else _inline(part) for i, part in enumerate(parts))
 
 
 def _longest_run(text: str) -> int:
@@ -90,7 +112,7 @@ def _state(report: Report) -> str:
 
 
 def _row(report: Report) -> str:
-    cells = [_SYMBOLS[_state(report)], code(one_line(report.run, 60)), report.verdict, "", "", ""]
+    cells = [_SYMBOLS[_state(report)], cell(code(one_line(report.run, 60))), report.verdict, "", "", ""]
     if report.verdict == "sick":
         root = report.diagnoses[0].root
         spark = sparkline(root.evidence[0].points, 16) if root.evidence else ""
@@ -100,14 +122,14 @@ def _row(report: Report) -> str:
 
 def _section(report: Report) -> list[str]:
     verdict, reason = wording.headline(report)
-    lines = [f"### {_SYMBOLS[_state(report)]} {code(report.run or 'this run')} {verdict}: {literal(reason)}", ""]
+    lines = [f"### {_SYMBOLS[_state(report)]} {code(report.run or 'this run')} {verdict}: {prose(reason)}", ""]
     lines.append(literal(wording.facts_line(report)))
     harmful, notes = wording.severity_first(report.diagnoses)
     for diagnosis in harmful:
         lines += ["", *_diagnosis(report, diagnosis)]
     if report.verdict == "cannot judge":
         lines += ["", "**What is missing**", ""]
-        lines += [f"- {literal(why)} (keeps out {', '.join(names)})" for why, names in wording.to_log(report)]
+        lines += [f"- {prose(why)} (keeps out {', '.join(names)})" for why, names in wording.to_log(report)]
     if notes:
         lines += ["", "**Worth knowing**", ""]
         lines += [_finding_item(report, d.root) for d in notes]
@@ -118,12 +140,12 @@ def _section(report: Report) -> list[str]:
 
 def _diagnosis(report: Report, diagnosis: Diagnosis) -> list[str]:
     root = diagnosis.root
-    lines = [f"**{literal(root.rule)}**: {literal(root.message)}", "", f"{wording.standing(report, root)}", ""]
+    lines = [f"**{literal(root.rule)}**: {prose(root.message)}", "", f"{wording.standing(report, root)}", ""]
     lines += [_evidence(e) for e in root.evidence]
     if diagnosis.could_be:
-        lines += ["", f"It could also be: {literal('; '.join(diagnosis.could_be))}."]
+        lines += ["", f"It could also be: {prose('; '.join(diagnosis.could_be))}."]
     if diagnosis.settle_with:
-        lines += ["", f"To settle it: {literal(diagnosis.settle_with)}."]
+        lines += ["", f"To settle it: {prose(diagnosis.settle_with)}."]
     if diagnosis.explains:
         lines += ["", "It explains", ""]
         lines += [_finding_item(report, f) for f in diagnosis.explains]
@@ -136,22 +158,22 @@ def _diagnosis(report: Report, diagnosis: Diagnosis) -> list[str]:
 
 
 def _finding_item(report: Report, finding: Finding) -> str:
-    return f"- **{literal(finding.rule)}**: {literal(finding.message)}, {wording.when(report, finding.onset)}"
+    return f"- **{literal(finding.rule)}**: {prose(finding.message)}{wording.onset(report, finding)}"
 
 
 def _evidence(evidence: Evidence) -> str:
     spark = f"`{sparkline(evidence.points, 24)}` " if evidence.points else ""
-    expected = f" (expected: {literal(evidence.expected)})" if evidence.expected else ""
-    return f"- {spark}{literal(str(evidence.signal))}: {literal(evidence.observed)}{expected}"
+    expected = f" (expected: {prose(evidence.expected)})" if evidence.expected else ""
+    return f"- {spark}{literal(str(evidence.signal))}: {prose(evidence.observed)}{expected}"
 
 
 def _remedy(report: Report, remedy: Remedy, place: int) -> list[str]:
     head = f"{place}. "
     indent = " " * len(head)
-    lines = [f"{head}**{literal(remedy.title)}**"]
+    lines = [f"{head}**{prose(wording.title(remedy))}**"]
     for label, text in (("Why", remedy.why), ("Unless", remedy.unless), ("It worked if", remedy.confirm)):
         if text:
-            lines.append(f"{indent}{label}: {literal(text)}. ".rstrip() + "<br>")
+            lines.append(f"{indent}{label}: {prose(text)}. ".rstrip() + "<br>")
     framework = str(report.facts.get("framework", "")).lower()
     for name, text in wording.codes_to_show(dict(remedy.code), framework, everything=False):
         text = several_lines(text)
@@ -162,12 +184,12 @@ def _remedy(report: Report, remedy: Remedy, place: int) -> list[str]:
 
 
 def _small_print(report: Report) -> list[str]:
-    lines = [f"- {literal(note.text)}" for note in report.notes]
+    lines = [f"- {prose(note.text)}" for note in report.notes]
     if report.unmapped:
         lines.append(f"- tags not understood and left out: {_codes(report.unmapped, 10)}")
-    lines += [f"- {rule} was switched off: {literal(why)}" for rule, why in report.ignored.items()]
+    lines += [f"- {rule} was switched off: {prose(why)}" for rule, why in report.ignored.items()]
     lines += [
-        f"- {len(names)} not judged: {literal(why)} ({', '.join(names)})"
+        f"- {len(names)} not judged: {prose(why)} ({', '.join(names)})"
         for why, names in wording.skipped_by_reason([report])
     ]
     lines += [

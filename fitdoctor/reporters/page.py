@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.text import Text
 
@@ -10,6 +12,9 @@ from fitdoctor.reporters.harmless import spelled
 
 WIDEST = 100
 """Longest line of prose; longer ones are hard to follow."""
+
+NARROWEST = 20
+"""Shortest line of prose."""
 
 _NEEDED = "⣿▁█×▲│└─✓✗·"
 
@@ -44,19 +49,24 @@ class Page:
             text.append(spelled(words, self.console.encoding), style)
         return text
 
-    def write(self, *pieces: Piece, first: str = "", rest: str | None = None) -> None:
+    def write(self, *pieces: Piece, first: str | Sequence[Piece] = "", rest: str | None = None) -> None:
         """Write a paragraph, wrapped.
 
         Args:
             pieces: what to write.
-            first: what stands before the first line.
+            first: what stands before the first line: a margin, a label.
             rest: what stands before the others; as many blanks as `first` is long when left out.
         """
-        rest = " " * len(first) if rest is None else rest
-        lines = self.text(*pieces).wrap(self.console, max(20, self.width - len(first)))
+        before = self.text(first) if isinstance(first, str) else self.text(*first)
+        text = self.text(*pieces)
+        rest = " " * len(before) if rest is None else rest
+        if self.width - len(before) < NARROWEST:  # no room for a column: the label runs on into the text
+            text, rest = before + text, rest[:4]
+            before = Text()
+        lines = text.wrap(self.console, self.width - max(len(before), len(rest)))
         for i, line in enumerate(lines or [Text()]):
             line.rstrip()
-            self._print(self.text(first if i == 0 else rest) + line)
+            self._print((before if i == 0 else Text(rest)) + line)
 
     def verbatim(self, *pieces: Piece) -> None:
         """Write one line as it is, however long: code is for pasting."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -85,7 +86,12 @@ def _message(report: Report, finding: Finding) -> str:
     sentences = [f"{one_line(report.run)}: {one_line(finding.message)} ({wording.standing(report, finding)})."]
     sentences += [_seen(e) for e in finding.evidence[:1]]
     sentences += [f"What to do: {one_line(r.title)}." for r in finding.remedies[:1]]
-    return " ".join(sentences)
+    return _unlinked(" ".join(sentences))
+
+
+def _unlinked(text: str) -> str:
+    """In a SARIF message square brackets begin a link; a backslash takes that from them."""
+    return re.sub(r"([\\\[\]])", r"\\\1", text)
 
 
 def _seen(evidence: Evidence) -> str:
@@ -111,6 +117,6 @@ def _notification(report: Report, outcome: Outcome, index: int) -> dict[str, Any
     verb = "crashed" if crashed else "could not judge"
     return {
         "level": "error" if crashed else "note",
-        "message": {"text": f"{outcome.rule} {verb} {one_line(report.run)}: {one_line(outcome.why)}"},
+        "message": {"text": _unlinked(f"{outcome.rule} {verb} {one_line(report.run)}: {one_line(outcome.why)}")},
         "associatedRule": {"id": outcome.code, "index": index},
     }

@@ -82,8 +82,9 @@ def _headline(page: Page, report: Report) -> None:
     verdict, reason = wording.headline(report)
     style = STYLES[state]
     page.write(
-        symbol(page, state), " ", (one_line(report.run) or "this run", "bold"), " ", (verdict, style),
+        (one_line(report.run) or "this run", "bold"), " ", (verdict, style),
         (": ", style) if reason else "", (reason, style if report.verdict == "sick" else ""),
+        first=(symbol(page, state), " "),
     )  # fmt: skip
     if facts := wording.facts_line(report):
         page.write((facts, "dim"), first="  ")
@@ -119,8 +120,8 @@ def _diagnosis(page: Page, report: Report, diagnosis: Diagnosis, *, leading: boo
 
 def _one_finding(page: Page, report: Report, finding: Finding) -> None:
     page.write(
-        symbol(page, finding.severity), " ", (finding.rule, STYLES[finding.severity]), f"  {one_line(finding.message)}",
-        (f", {wording.when(report, finding.onset)}", "dim"), first="    ", rest="      ",
+        (finding.rule, STYLES[finding.severity]), f"  {one_line(finding.message)}",
+        (wording.onset(report, finding), "dim"), first=("    ", symbol(page, finding.severity), " "),
     )  # fmt: skip
 
 
@@ -139,9 +140,9 @@ def _evidence(page: Page, evidence: Evidence, *, drawn: bool) -> None:
         name = ""
     indent = "  " if not name else f"  {name}: "
     if evidence.observed:
-        page.write(("seen      ", "dim"), one_line(evidence.observed), first=indent)
+        page.write(one_line(evidence.observed), first=(indent, ("seen      ", "dim")))
     if evidence.expected:
-        page.write(("expected  ", "dim"), one_line(evidence.expected), first=" " * len(indent))
+        page.write(one_line(evidence.expected), first=(" " * len(indent), ("expected  ", "dim")))
 
 
 def _remedies(page: Page, report: Report, remedies: Sequence[Remedy], *, verbose: bool) -> None:
@@ -157,11 +158,11 @@ def _remedies(page: Page, report: Report, remedies: Sequence[Remedy], *, verbose
 
 
 def _remedy(page: Page, report: Report, remedy: Remedy, place: int, *, verbose: bool) -> None:
-    page.write((one_line(remedy.title), "bold"), first=f"  {place}. ")
+    page.write((wording.title(remedy), "bold"), first=f"  {place}. ")
     indent = "     "
     for label, text in (("why", remedy.why), ("unless", remedy.unless), ("it worked if", remedy.confirm)):
         if text:
-            page.write((f"{label:<13}", "dim"), one_line(text), first=indent, rest=indent + " " * 13)
+            page.write(one_line(text), first=(indent, (f"{label:<13}", "dim")))
     framework = str(report.facts.get("framework", "")).lower()
     codes = wording.codes_to_show(dict(remedy.code), framework, everything=verbose)
     for name, code in codes:
@@ -172,10 +173,10 @@ def _remedy(page: Page, report: Report, remedy: Remedy, place: int, *, verbose: 
 
 def _note(page: Page, report: Report, diagnosis: Diagnosis, *, verbose: bool) -> None:
     root = diagnosis.root
-    title = f"; {one_line(root.remedies[0].title)}" if root.remedies else ""
+    advice = f"; {one_line(root.remedies[0].title)}" if root.remedies else ""
     page.write(
-        symbol(page, "note"), " ", (root.rule, STYLES["note"]), f"  {one_line(root.message)}",
-        (f", {wording.when(report, root.onset)}{title}", "dim"), first="  ", rest="    ",
+        (root.rule, STYLES["note"]), f"  {one_line(root.message)}",
+        (wording.onset(report, root) + advice, "dim"), first=("  ", symbol(page, "note"), " "),
     )  # fmt: skip
     if verbose:
         for evidence in root.evidence:
@@ -244,7 +245,9 @@ def _not_judged(page: Page, report: Report, *, verbose: bool) -> None:
         page.write(("Not judged", "bold"))
         for why, names in reasons[: len(reasons) if verbose else 6]:
             page.write(
-                f"{len(names)} skipped: {why} ", (f"({_some(names, len(names) if verbose else 3)})", "dim"), first="  - "
+                f"{len(names)} skipped: {why} ",
+                (f"({_some(names, len(names) if verbose else 3)})", "dim"),
+                first="  - ",
             )
         if len(reasons) > 6 and not verbose:
             count = sum(len(names) for _, names in reasons[6:])

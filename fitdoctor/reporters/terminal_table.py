@@ -88,7 +88,7 @@ def _row(page: Page, report: Report) -> None:
     state = terminal.state_of(report)
     root = report.diagnoses[0].root if report.verdict == "sick" and report.diagnoses else None
     mark, style = terminal.symbol(page, state)
-    unit = str(report.facts.get("step_unit", "step"))
+    unit = wording.step_unit(report)
     texts = {
         "verdict": f"{mark} {report.verdict}",
         "root cause": one_line(root.rule) if root else "",

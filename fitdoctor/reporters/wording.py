@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from fitdoctor.finding import Finding
+from fitdoctor.finding import Finding, Remedy
 from fitdoctor.report import Diagnosis, Report
 from fitdoctor.reporters.harmless import one_line
 from fitdoctor.run import Fact, Span
@@ -28,25 +28,37 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def when(report: Report, step: int) -> str:
-    """A moment of the run: ``step 240 (epoch 2.4)``, or ``epoch 12`` where steps are epochs."""
-    unit = str(report.facts.get("step_unit", "step"))
+def step_unit(report: Report) -> str:
+    """What a step counts: "step" or "epoch"."""
+    return "epoch" if report.facts.get("step_unit") == "epoch" else "step"
+
+
+def when(report: Report, step: int, *, of_all: bool = False) -> str:
+    """A moment of the run: ``step 240 (epoch 2.4)``, or ``epoch 12`` where steps are epochs.
+
+    Args:
+        report: the report on the run.
+        step: the moment.
+        of_all: say how many steps there are in all, too: ``step 240 of 1,499 (epoch 2.4)``.
+    """
+    unit = step_unit(report)
     per_epoch = report.facts.get("steps_per_epoch")
     text = f"{unit} {step:,}"
+    if of_all and report.steps is not None:
+        text += f" of {report.steps.last:,}"
     if unit == "step" and isinstance(per_epoch, (int, float)) and per_epoch > 0:
         text += f" (epoch {step / per_epoch:.1f})"
     return text
 
 
 def since(report: Report, span: Span) -> str:
-    """When something was seen: ``since step 240 of 1,499`` or ``at step 240 of 1,499``."""
-    first = when(report, span.first)
-    end = f" of {report.steps.last:,}" if report.steps else ""
+    """When something was seen: ``since step 240 of 1,499``, ``at step 240 of 1,499``."""
+    first = when(report, span.first, of_all=True)
     if span.first == span.last:
-        return f"at {first}{end}"
+        return f"at {first}"
     # A finding that lasts to the end, give or take a twentieth of the run, needs no second number.
     lasts = report.steps is None or span.last >= report.steps.last - 0.05 * (report.steps.last - report.steps.first)
-    return f"since {first}{end}" if lasts else f"from {first} to {span.last:,}{end}"
+    return f"since {first}" if lasts else f"from {first} to {when(report, span.last)}"
 
 
 def headline(report: Report) -> tuple[str, str]:
@@ -70,7 +82,7 @@ def facts_line(report: Report) -> str:
     """What is known of the run beside its curves, in one line."""
     parts = []
     if report.steps is not None:
-        unit = str(report.facts.get("step_unit", "step"))
+        unit = step_unit(report)
         parts.append(f"{unit}s {report.steps.first:,} to {report.steps.last:,}")
     if schedule := report.facts.get("schedule"):
         parts.append(f"{schedule}" if "lr" in str(schedule).split() else f"lr {schedule}")
@@ -120,19 +132,38 @@ def codes_to_show(code: dict[str, str], framework: str, *, everything: bool) -> 
     """
     framework = {"huggingface": "transformers", "hf": "transformers", "torch": "pytorch"}.get(framework, framework)
     if framework in code and not everything:
-        return [(FRAMEWORKS.get(framework, framework), code[framework])]
+        return [(_framework(framework), code[framework])]
+    if framework and not everything:
+        code = {"pytorch": code["pytorch"]} if "pytorch" in code else code
     order = [*FRAMEWORKS, *(key for key in code if key not in FRAMEWORKS)]
     shown: list[tuple[str, str]] = []
     for key in order:
         if key in code and all(code[key] != lines for _, lines in shown):
-            shown.append((FRAMEWORKS.get(key, key), code[key]))
+            shown.append((_framework(key), code[key]))
     return shown
+
+
+def onset(report: Report, finding: Finding) -> str:
+    """``, step 240`` for a finding that began after the first step, "" for one that holds from the start."""
+    begins = report.steps is None or finding.onset > report.steps.first
+    return f", {when(report, finding.onset)}" if begins else ""
+
+
+def title(remedy: Remedy) -> str:
+    """The title of a remedy as the beginning of a sentence; names of code keep their case."""
+    text = one_line(remedy.title)
+    first = text.partition(" ")[0]
+    return text if any(c in first for c in "_.(`=") else text[:1].upper() + text[1:]
 
 
 def severity_first(diagnoses: Sequence[Diagnosis]) -> tuple[list[Diagnosis], list[Diagnosis]]:
     """The diagnoses that make a run sick, and the mere notes."""
     harmful = [d for d in diagnoses if d.root.severity.rank > 0]
     return harmful, [d for d in diagnoses if d.root.severity.rank == 0]
+
+
+def _framework(key: str) -> str:
+    return FRAMEWORKS.get(key, one_line(key))
 
 
 def _short(value: Fact) -> str:

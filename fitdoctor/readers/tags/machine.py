@@ -22,17 +22,21 @@ def clock(name: Name, statistic: str) -> Reading | None:
     return "it counts steps or samples; a clock, not a measurement"
 
 
+_COUNTED = (
+    "it|iter|iteration|img|image|im|sample|samp|tok|token|example|seq|sequence|step|batch|word|frame|update|sentence|"
+    "item|row|graph|node"
+)
+_PER = r"[ _]?(?:/|_per_|_p_| per |\.per\.|-per-|_/_)[ _]?"
 _PER_SECOND = re.compile(
-    r"(?:^|[^a-z])(?:it|iter|iteration|img|image|im|sample|tok|token|example|seq|sequence|step|batch|word|frame|update|"
-    r"sentence|samps|item|row|graph|node)(?:e?s)?[ _]?(?:/|_per_|_p_| per |\.per\.|-per-|_/_)[ _]?(?:s|sec|secs|second|seconds)(?:$|[^a-z])"
+    rf"(?:^|[^a-z])(?:{_COUNTED})(?:e?s)?{_PER}(?:s|sec|secs|second|seconds)(?:$|[^a-z])"
     r"|(?:^|[^a-z])(?:it|iter|img|tok|step|sample)s?_?ps(?:$|[^a-z])",
     re.I,
 )
 _SECONDS_PER = re.compile(
-    r"(?:^|[^a-z])(?P<unit>s|sec|secs|second|seconds|ms|time)[ _]?(?:/|_per_| per |-per-)[ _]?(?:it|iter|iteration|step|batch|train_step|update)s?(?:$|[^a-z])",
+    rf"(?:^|[^a-z])(?P<unit>s|sec|secs|second|seconds|ms|time){_PER}"
+    r"(?:it|iter|iteration|step|batch|train_step|update)s?(?:$|[^a-z])",
     re.I,
 )
-_THROUGHPUT = frozenset({"throughput", "wps", "ups", "sps", "fps", "tps", "ips", "its", "mfu", "tflops", "flops"})
 _BYTES = {"kb": 2.0**10, "kib": 2.0**10, "mb": 2.0**20, "mib": 2.0**20, "gb": 2.0**30, "gib": 2.0**30}
 
 

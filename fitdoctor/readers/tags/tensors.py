@@ -133,7 +133,10 @@ def distribution(name: Name, statistic: str) -> Reading:
     return Mapped(Signal(quantity, layer=_layer(name, names)))
 
 
-_COMMON = r"norms?|l2|stats?|hist(?:ogram)?s?|distributions?|mean|std|rms|abs|max|absmax|zero|fraction|frac|sparsity|zeros|median|spread|\d\.\d|inf"
+_COMMON = (
+    r"norms?|l2|stats?|hist(?:ogram)?s?|distributions?|mean|std|rms|abs|max|absmax|zero|fraction|frac|sparsity|zeros|"
+    r"median|spread|\d\.\d|inf"
+)
 _GRAD_NAMES = re.compile(
     rf"grad(?:ient)?s?|gnorm|g|{_COMMON}|total|global|all|model|before|after|pre|post|pre_?clip|post_?clip|clip(?:ped|ping)?|"
     r"unclipped|train(?:ing)?|metrics|optim(?:izer)?|average|avg|overall|raw|debug|health|norm_type",

@@ -5,8 +5,8 @@ with ``L(a ^ b) = L(a) ^ L(b)``. All of this module rests on that:
 
 - `linear_rows` takes L of equally long rows column by column, one table lookup per byte.
 - `crc32c` cuts a long message into rows and joins their values by powers of x.
-- `rows_agree` checks n rows against n stored values with about 2 log2(n) tables' worth of lookups:
-  it compares XOR sums over subsets of the rows instead of the rows. See there for what that proves.
+- `subset_sums` adds rows up, so that the checksums of thousands can be compared with a hundred times fewer
+  lookups; `framing.rows_agree` says what that proves.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ Words = NDArray[np.uint32]
 _Word = TypeVar("_Word", np.uint8, np.uint32)
 
 _POLYNOMIAL = 0x82F63B78  # bit-reversed 0x1EDC6F41
-_MASK_DELTA = 0xA282EAD8  # of the TFRecord format, which stores checksums "masked"
+MASK_DELTA = 0xA282EAD8  # of the TFRecord format, which stores checksums "masked"
 _STRIP = 256  # columns per lookup table: 256 KiB, so that it stays in the second-level cache
-FEW_SUMS = 16  # rows that are not summed up any further
-_SUMMED_AT_ONCE = 64
+FEW_SUMS = 32  # rows that are not summed up any further; a power of two
 _MANY = 512  # rows from which a lookup per column beats one lookup for a whole strip
 
 
@@ -157,48 +156,36 @@ def crc32c(data: bytes | bytearray | memoryview | Bytes) -> int:
 
 def masked(crc: int) -> int:
     """A checksum as a TFRecord stores it: rotated and shifted, so that checksums of checksums stay good."""
-    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + MASK_DELTA) & 0xFFFFFFFF
 
 
 def unmasked(stored: Words) -> Words:
     """The checksums behind stored ones, uint32[n]."""
-    rotated = stored - np.uint32(_MASK_DELTA)
+    rotated = stored - np.uint32(MASK_DELTA)
     return np.asarray((rotated >> np.uint32(17)) | (rotated << np.uint32(15)), np.uint32)
 
 
-def _sum(rows: NDArray[_Word]) -> NDArray[_Word]:
-    """XOR of all rows; by halves, so that each step is one long operation."""
-    while len(rows) > _SUMMED_AT_ONCE:
-        half = (len(rows) + 1) // 2
-        rows = _folded(rows, half)
-    return np.asarray(np.bitwise_xor.reduce(rows, axis=0))
-
-
-def _folded(rows: NDArray[_Word], half: int) -> NDArray[_Word]:
-    """The rows from `half` on added to the first ones."""
-    if len(rows) == 2 * half:
-        return rows[:half] ^ rows[half:]
-    lower = rows[:half].copy()
-    lower[: len(rows) - half] ^= rows[half:]
-    return lower
-
-
 def subset_sums(rows: NDArray[_Word]) -> NDArray[_Word]:
-    """XOR sums of about log2(n) subsets of the rows that together cover them all.
+    """XOR sums of a few subsets of the rows, which together cover them all.
 
-    The rows are halved again and again: the sum of the upper half is one subset, then the upper
-    half is added to the lower one. The last `FEW_SUMS` rows stay as they are. So of any two rows,
-    some subset holds one without the other.
+    The rows are cut into blocks of `FEW_SUMS`. The sums over all blocks, one for each place in a block, are
+    one part of the answer; then each block is summed up to one row, and the same is done with these, until
+    few are left. So of any two rows, some subset holds one without the other: they differ in place, or in block.
 
     Args:
-        rows: unsigned integers [n] or [n, w], n > 0.
+        rows: unsigned integers [n] or [n, w], C-contiguous, n > 0.
 
     Returns:
         [k] or [k, w] of the same type.
     """
     sums = []
     while len(rows) > FEW_SUMS:
-        half = (len(rows) + 1) // 2
-        sums.append(_sum(rows[half:]))
-        rows = _folded(rows, half)
-    return np.concatenate((np.array(sums, rows.dtype).reshape(-1, *rows.shape[1:]), rows))
+        count = len(rows) // FEW_SUMS
+        blocks = rows[: count * FEW_SUMS].reshape(count, FEW_SUMS, *rows.shape[1:])
+        sums.append(np.bitwise_xor.reduce(blocks, axis=0))
+        half = FEW_SUMS
+        while half > 1:
+            half //= 2
+            blocks = blocks[:, :half] ^ blocks[:, half:]
+        rows = np.concatenate((blocks[:, 0], rows[count * FEW_SUMS :]))
+    return np.concatenate((*sums, rows))

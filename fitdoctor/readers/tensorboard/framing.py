@@ -14,6 +14,7 @@ import numpy as np
 from fitdoctor.readers.tensorboard.crc32c import (
     Bytes,
     FEW_SUMS,
+    MASK_DELTA,
     Words,
     crc32c,
     crc_of_zeros,
@@ -37,6 +38,7 @@ _LONGEST = 1 << 31  # protobuf's limit; a longer length is damage even if its ch
 _WALKED = 4 << 10  # bytes below which records are followed one by one
 _LANES = 0.6  # chains followed at once, per square root of the bytes: balances finding starts and following
 _REACH = 128  # bytes searched for the start of each chain: longer than a usual scalar's record
+_USUAL = 4 << 10  # lengths below this have their checksums in a table
 _MOST_STEPS = 512  # records of one chain, after which what is left is followed one by one
 _SCAN = 1 << 16  # places looked at together when searching for a record
 _BODY_CHECKED = 1 << 12  # longest body that such a search checks
@@ -66,8 +68,10 @@ def frames(data: Bytes, start: int, stop: int) -> Frames:
         found = np.array(starts, np.int64)
         return Frames(found, lengths[found].astype(np.int64), end, broken)
     found = _in_lockstep(data, start, stop)
-    sizes = windows(data, "<u8")[found]
-    fits = (sizes < _LONGEST) & _header_fits(sizes, lengths[found + 8])
+    headers = windows(data, f"V{HEADER}")[found].view(np.uint8).reshape(-1, HEADER)
+    sizes = np.ndarray(len(found), "<u8", headers, 0, (HEADER,)).astype(np.uint64)
+    fits = _header_fits(sizes, np.ndarray(len(found), "<u4", headers, 8, (HEADER,)))
+    fits &= sizes < _LONGEST
     broken = not fits.all()
     if broken:
         first = int(np.argmin(fits))
@@ -218,8 +222,27 @@ def resync(data: Bytes, start: int, stop: int) -> int | None:
 
 def _header_fits(lengths: NDArray[np.uint64], stored: Words) -> NDArray[np.bool_]:
     """Which lengths fit their stored checksum, bool[n]."""
+    usual = lengths < _USUAL
+    if usual.all():
+        return np.asarray(_usual_checks().take(lengths.view(np.int64)) == stored)
+    fits = np.zeros(len(lengths), np.bool_)
+    fits[usual] = _header_fits(lengths[usual], stored[usual])
+    rest = ~usual
+    fits[rest] = _header_linear(lengths[rest]) == unmasked(stored[rest].astype(np.uint32))
+    return fits
+
+
+def _header_linear(lengths: NDArray[np.uint64]) -> Words:
+    """The unmasked checksums of lengths, uint32[n]."""
     linear = linear_rows(lengths.astype("<u8").view(np.uint8).reshape(-1, 8))
-    return np.asarray(linear ^ np.uint32(crc_of_zeros(8)) == unmasked(stored.astype(np.uint32)))
+    return np.asarray(linear ^ np.uint32(crc_of_zeros(8)))
+
+
+@cache
+def _usual_checks() -> Words:
+    """The stored checksum of every usual length, uint32[_USUAL]."""
+    crc = _header_linear(np.arange(_USUAL, dtype=np.uint64))
+    return np.asarray(((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(MASK_DELTA), np.uint32)
 
 
 def intact(data: Bytes, starts: IntArray, lengths: IntArray) -> NDArray[np.bool_]:
@@ -263,11 +286,11 @@ def _fitting(data: Bytes, ends: IntArray, lengths: IntArray, stored: Words, widt
 def rows_agree(rows: Bytes, at: int, length: int, linear: Words) -> NDArray[np.bool_]:
     """Which rows have the linear part that they should have, bool[n].
 
-    Instead of every row, XOR sums over subsets of the rows are compared (`subset_sums`). Rows that
-    do not fit show unless their errors cancel in every subset. Up to three can never cancel: two rows
-    part at some halving, and if all sums vanish, then at the first halving that parts two or three
-    of them one error would have to be zero. With four or more, the dozen or so sums of 32 bits would all
-    have to vanish by chance. Only when a sum differs is every row checked by itself.
+    Instead of every row, XOR sums over subsets of the rows are compared (`subset_sums`). Rows that do
+    not fit show, unless their errors cancel in every subset. The errors of up to three rows never do: one
+    of them would have to be alone at its place among the blocks, or alone in its block all the way to the end. For
+    four to cancel they must be the corners of a rectangle with the very same error. Random damage passes
+    if at least two sums of 32 bits vanish by chance. Only when a sum differs is every row checked by itself.
 
     Args:
         rows: uint8[n, w], C-contiguous.

@@ -214,7 +214,7 @@ class Layout:
     mask: NDArray[np.uint64]  # of the key's words: zero where a value stands
     skeleton: tuple[tuple[int, int], ...]  # (offset, byte) of what tells this shape from others of its length
     keys: NDArray[np.uint64]  # [number of keys, words]
-    tags: list[tuple[int, ...]]  # of each key, one per value; -1 in a key that protobuf reads differently
+    tags: NDArray[np.int32]  # [number of keys, slots]; -1 in a key that protobuf reads differently
     table: NDArray[np.int32]  # hash of a key -> its index, or -1
     salt: NDArray[np.uint64]
 
@@ -234,7 +234,7 @@ class Layout:
             keep.view(np.uint64),
             tuple((place, event[place - HEADER]) for place in places),
             np.zeros((0, words), np.uint64),
-            [],
+            np.zeros((0, len(shape.slots)), np.int32),
             np.full(_HASHES, -1, np.int32),
             _salt(words, 0),
         )
@@ -273,7 +273,7 @@ class Layout:
     def learn(self, keys: NDArray[np.uint64], tags: Sequence[tuple[int, ...]]) -> None:
         """Make keys known."""
         self.keys = np.concatenate((self.keys, keys))
-        self.tags.extend(tags)
+        self.tags = np.concatenate((self.tags, np.array(tags, np.int32)))
         for attempt in range(_ATTEMPTS):
             hashes = _hash(self.keys, self.salt)
             if len(np.unique(hashes)) == len(hashes):
@@ -300,8 +300,3 @@ def _salt(words: int, attempt: int) -> NDArray[np.uint64]:
 
 def _hash(keys: NDArray[np.uint64], salt: NDArray[np.uint64]) -> NDArray[np.int64]:
     return ((keys * salt).sum(axis=1, dtype=np.uint64) >> np.uint64(64 - _HASH_BITS)).astype(np.int64)
-
-
-def tags_of(index: IntArray, tags: Sequence[tuple[int, ...]]) -> NDArray[np.int32]:
-    """The tag of each value of each event, int32[n, slots]."""
-    return np.array(tags, np.int32).take(index, axis=0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fitdoctor.readers.tensorboard.crc32c import Bytes, crc_of_zeros, unmasked
 from fitdoctor.readers.tensorboard.events import EventDecoder, Scalar
 from fitdoctor.readers.tensorboard.framing import FRAME, HEADER, Frames, intact, rows_agree, windows
-from fitdoctor.readers.tensorboard.layouts import Layout, Shape, column, parse, steps_of, tags_of, values_of, walls_of
+from fitdoctor.readers.tensorboard.layouts import Layout, Shape, column, parse, steps_of, values_of, walls_of
 from fitdoctor.run import FloatArray, IntArray
 
 WIDEST = 16 << 10  # longest event that is read in bulk
@@ -141,21 +141,21 @@ class ScalarDecoder:
         shape = layout.shape
         keys = layout.keys_of(rows)
         index, hashes = layout.lookup(keys)
-        unknown = np.flatnonzero(index < 0)
-        if len(unknown):
+        if index.min() < 0:
+            unknown = np.flatnonzero(index < 0)
             _, first = np.unique(hashes[unknown], return_index=True)
             if len(first) <= max(FEW, _UNKNOWN * len(rows)):
                 new = unknown[np.sort(first)]
                 layout.learn(keys[new], [self._tags_of(shape, rows[i]) for i in new.tolist()])
                 index, _ = layout.lookup(keys)
+        tags = layout.tags.take(index, axis=0, mode="wrap") if len(layout.tags) else layout.tags
         left = np.zeros(0, np.int64)
-        tags = tags_of(index, layout.tags) if layout.tags else np.full((len(rows), len(shape.slots)), -1, np.int32)
-        unread = (index < 0) | (tags[:, 0] < 0)
-        if unread.any():
-            left, keep = records[unread], ~unread
+        if not len(tags) or index.min() < 0 or tags.min() < 0:
+            keep = (index >= 0) & (tags[:, 0] >= 0) if len(tags) else np.zeros(len(rows), np.bool_)
+            left = records[~keep]
+            if not keep.any():
+                return [], left
             rows, records, tags = rows[keep], records[keep], tags[keep]
-        if not len(rows):
-            return [], left
         columns = [values_of(rows, slot) for slot in shape.slots]
         values = columns[0][:, None] if len(columns) == 1 else np.stack(columns, axis=1)
         steps = steps_of(rows, shape.step, shape.step_size)

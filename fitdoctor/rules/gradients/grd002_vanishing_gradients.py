@@ -112,9 +112,9 @@ def _along_depth(
     severity = Severity.NOTE if adaptive else Severity.ERROR if idle and adaptive is False else Severity.WARNING
     names = layers[0].signal.layer, layers[-1].signal.layer
     norms = 10 ** float(whole.logs[0]), 10 ** float(whole.logs[-1])
-    message = f"gradient norm falls {whole.fall:.1f} decades over {len(layers)} layers, to {norms[0]:.1e} in {names[0]}"
+    message = f"gradient norm falls {whole.fall:.1f} decades over {len(layers)} layers, to {norms[0]:.1e}"
     yield Finding(
-        message=message[:100],
+        message=message + (f" in {names[0]}" if len(message) + len(names[0]) < 96 else ""),
         severity=severity,
         confidence=Confidence.MEDIUM if adaptive is None else Confidence.HIGH,
         span=Span(first, last),

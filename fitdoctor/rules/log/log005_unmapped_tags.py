@@ -35,9 +35,9 @@ def unmapped_tags(run: Run) -> Iterator[Finding]:
     """
     if not run.unmapped or any(s.signal.quantity == LOSS and len(s) for s in run.series):
         return
-    shown = ", ".join(run.unmapped[:3])
+    shown = repr(run.unmapped[0][:30])
     yield Finding(
-        message=f"no loss found; {len(run.unmapped)} tags were not understood, such as {shown}"[:100],
+        message=f"no loss found, and {len(run.unmapped)} tags were not understood, such as {shown}",
         severity=Severity.NOTE,
         confidence=Confidence.HIGH,
         span=run.steps or Span(0, 0),

@@ -37,9 +37,8 @@ def duplicate_steps(run: Run) -> Iterator[Finding]:
     twice = [n for n in run.notes if n.kind == "duplicate-steps"]
     if not twice:
         return
-    points = sum(
-        int(n.amount) for n in twice if n.amount is not None and n.amount == n.amount and abs(n.amount) < 2**62
-    )
+    amounts = [n.amount for n in twice if n.amount is not None]
+    points = sum(int(a) for a in amounts if 0 < a < 2**53)
     shown = run.get(LOSS) or next(iter(run.series), None)
     counted = f"{points} values" if points else "some values"
     yield Finding(

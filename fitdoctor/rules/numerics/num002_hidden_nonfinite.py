@@ -60,7 +60,7 @@ def hidden_nonfinite(run: Run, *, drop: float = 0.05, hold: int = 3) -> Iterator
             yield _certain(run, loss, norm, int(np.argmax(at)), int(at.sum()))
             return
     if said is not None:
-        step = loss.span.first if said.step is None else said.step
+        step = loss.span.first if said.step is None else min(said.step, loss.span.last)
         yield _from_note(run, loss, step, said.text)
         return
     if norm is None:

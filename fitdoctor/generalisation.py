@@ -1,0 +1,62 @@
+"""How a held-out curve regressed from its best: the test that overfitting rules share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fitdoctor.curves import Curve
+from fitdoctor.stats import trend
+
+
+@dataclass(frozen=True, slots=True)
+class Regress:
+    """By how much a held-out curve got worse after its best.
+
+    Attributes:
+        best_index: index of the best smoothed value.
+        best_step: its step.
+        rise: level of the last quarter after the best minus the level around the best; > 0 is worse.
+        errors: the rise in standard errors of the difference of the two medians.
+        p: one-sided p-value of "it worsens after the best" (Mann-Kendall).
+        share: the rise as a share of the curve's range.
+    """
+
+    best_index: int
+    best_step: int
+    rise: float
+    errors: float
+    p: float
+    share: float
+
+
+def regress(curve: Curve, train: Curve | None = None, *, least_after: int = 4) -> Regress | None:
+    """The regress of a held-out curve; None when fewer than `least_after` values follow its best.
+
+    The range is that of the held-out curve, or from the first training loss to the held-out best where that
+    is wider: a log whose first evaluation comes after an epoch does not show most of what was learned.
+
+    The best of n noisy values lies below the truth by up to 2.5 standard deviations, so the level around
+    the best is a median of its neighbours and the standard error counts both medians (a median of k
+    normal values has standard error 1.25 sigma / sqrt(k)).
+    """
+    b = curve.best_index
+    after = curve.values[b:]
+    if len(after) < least_after:
+        return None
+    window = 3 if len(curve) < 20 else 5
+    around = curve.values[max(0, b - window // 2) : b + window // 2 + 1]
+    last = after[-max(2, len(after) // 4) :]
+    rise = float(np.median(last) - np.median(around))
+    error = 1.25 * curve.noise * math.sqrt(1 / len(last) + 1 / len(around))
+    errors = rise / error if error > 0 else math.copysign(math.inf, rise) if rise else 0.0
+    swing = max(curve.swing, train.start - curve.best if train is not None else 0.0)
+    share = rise / swing if swing > 0 else math.inf if rise > 0 else 0.0
+    return Regress(b, int(curve.steps[b]), rise, errors, trend(after).p_up, share)
+
+
+def worsened(found: Regress | None, *, errors: float, share: float, p: float) -> bool:
+    """Whether a regress is both significant and large enough to matter."""
+    return found is not None and found.p < p and found.errors > errors and found.share > share

@@ -1,0 +1,240 @@
+"""LRN001 lr-too-high."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fitdoctor.curves import (
+    Curve,
+    barely_moved,
+    find_curve,
+    held_out,
+    jitter,
+    learning_rate,
+    make_curve,
+    place,
+    rate_left,
+    shared_jitter,
+)
+from fitdoctor.finding import Confidence, Evidence, Finding, Severity
+from fitdoctor.remedies import decay_learning_rate, lower_learning_rate, search_learning_rate, warm_up
+from fitdoctor.rule import rule
+from fitdoctor.run import Run, Series, Span
+from fitdoctor.signals import LOSS
+
+SETTLE = "train from scratch at a tenth of the rate for a tenth of the steps: a lower loss settles it"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sign:
+    """One sign that steps are too long."""
+
+    message: str
+    observed: str
+    expected: str
+    onset: int
+    series: Series
+    severity: Severity
+    confidence: Confidence
+    could_be: tuple[str, ...]
+
+
+@rule(
+    "LRN001",
+    "lr-too-high",
+    needs=[LOSS],
+    explains=[
+        "loss-divergence",
+        "nonfinite-loss",
+        "hidden-nonfinite",
+        "exploding-gradients",
+        "gradient-spikes",
+        "gradient-clipping-saturated",
+        "warmup-missing-or-short",
+        "no-learning",
+        "plateau",
+        "loss-spikes",
+        "lr-noise-floor",
+        "underfitting",
+        "val-set-too-noisy",
+        "val-better-than-train",
+        "best-epoch",
+        "undertrained",
+    ],
+    since="0.1.0",
+)
+def lr_too_high(
+    run: Run,
+    *,
+    blow_up: float = 0.2,
+    ramp: float = 2.0,
+    jump: float = 0.025,
+    stalled: float = 0.03,
+    together: float = 0.5,
+    poor: float = 0.2,
+) -> Iterator[Finding]:
+    """A lower learning rate would have trained further with the same budget.
+
+    Why it matters:
+        The learning rate is the setting that most often decides whether a run is any good, and a rate that
+        is too high wastes the whole budget: the weights jump across the valley instead of descending.
+
+    How it is measured:
+        Three signs, none of which looks at the value of the rate. Blow-up: the training loss climbs above
+        its first value by `blow_up` (and 5 noise standard deviations), and stays above it for a fifth of the
+        run, or ends near or above it, or comes to rest above half of it.
+        Ramp: the loss at least doubles (`ramp`) over its best before it turns non-finite. Noisy floor: over
+        the last 60 % of the run the loss makes less than `stalled` of its range in progress while it jumps
+        by more than `jump` of that range from one evaluation of the same data to the next, training and
+        validation loss jumping together (correlation of changes above `together`): the weights themselves
+        jump. A floor below `poor` of the first loss is good enough and is left alone. The floor is not judged once the rate has been annealed below 30 % of its peak.
+
+    Options:
+        blow_up: rise over the first loss, as a share of it.
+        ramp: factor by which the loss grows before it turns non-finite.
+        jump: standard deviation of successive evaluations as a share of the range covered.
+        stalled: progress over the last 60 % as a share of the range covered.
+        together: least correlation between the changes of training and validation loss.
+        poor: share of the first loss that a floor must exceed.
+
+    When it is wrong:
+        Bad initialisation and unscaled inputs blow up too, at any rate; a bug in the loss (its sign, its
+        reduction) makes it climb; very small data sets jump by sampling. Short-term oscillation alone is
+        healthy at the edge of stability and never counts here.
+
+    What to do:
+        A range test, then a third to a tenth of the rate at which it diverges. Warm-up if only the first
+        steps are unstable, decay if only the last part is.
+
+    References:
+        Smith 2017 (range test); Cohen et al. 2021 (edge of stability: oscillation with progress is healthy);
+        Godbole et al. 2023, Deep Learning Tuning Playbook. Thresholds calibrated on DeepOBS cifar10_3c3d and
+        mnist_vae learning-rate grids (Schneider et al. 2019) and on the development runs of benchmarks/accuracy.
+    """
+    series = run.get(LOSS)
+    assert series is not None  # the rule needs it
+    sign = _ramp(run, series, ramp)
+    if sign is None:
+        curve = make_curve(series)
+        sign = _blow_up(run, curve, blow_up) or _noisy_floor(run, curve, jump, stalled, together, poor)
+    if sign is None:
+        return
+    rate = learning_rate(run)
+    current = float(rate.finite.values.max()) if rate is not None and len(rate.finite) else None
+    evidence = [Evidence.of(sign.series, sign.observed, sign.expected, marks=((sign.onset, "onset"),))]
+    if rate is not None:
+        evidence.append(Evidence.of(rate, f"peak {current:.3g}" if current else ""))
+    yield Finding(
+        message=sign.message,
+        severity=sign.severity,
+        confidence=sign.confidence,
+        span=Span(sign.onset, series.span.last),
+        evidence=tuple(evidence),
+        remedies=(
+            search_learning_rate(),
+            lower_learning_rate(0.1, current=current),
+            warm_up(max(1, (series.span.last - series.span.first) // 20)) if run.step_unit == "step" else warm_up(),
+            decay_learning_rate(),
+        ),
+        could_be=sign.could_be,
+        settle_with=SETTLE,
+    )
+
+
+def _ramp(run: Run, series: Series, factor: float) -> _Sign | None:
+    """The loss grew severalfold just before it turned non-finite."""
+    bad = np.nonzero(~np.isfinite(series.values))[0]
+    if len(bad) == 0:
+        return None
+    first = int(bad[0])
+    before = series[:first]
+    if len(bad) < 0.5 * (len(series) - first) or len(before) < 2:
+        return None  # it came back, or nothing was seen before
+    values = before.values
+    best = float(values.min())
+    last = float(np.median(values[-3:])) if len(values) >= 12 else float(values[-1])
+    scale = max(abs(float(values[0])), abs(best))
+    if not (best > 0 and last > factor * max(best, 0.5 * scale)):
+        return None
+    low = int(np.argmin(values))
+    onset = int(before.steps[min(low + 1, len(before) - 1)])
+    return _Sign(
+        message=f"training loss grew {last / best:.2g}-fold to {last:.3g}, then turned non-finite at {place(run, int(series.steps[first]))}",
+        observed=f"{last:.4g} just before the first non-finite value",
+        expected=f"near its best, {best:.4g}",
+        onset=onset,
+        series=series,
+        severity=Severity.ERROR,
+        confidence=Confidence.MEDIUM,
+        could_be=("exploding-gradients", "bad initialisation"),
+    )
+
+
+def _blow_up(run: Run, curve: Curve, factor: float) -> _Sign | None:
+    """The loss climbed above where it began, and the run never made up for it."""
+    start = curve.start
+    if start <= 0:
+        return None
+    # a single high value counts only where one value is worth something: noise below 5 % of the start
+    heights = curve.values if curve.noise < 0.05 * start else curve.smooth
+    peak_index = int(np.argmax(heights))
+    peak = float(heights[peak_index])
+    if peak < start * (1 + factor) + 5 * curve.noise:
+        return None
+    aloft = float(np.mean(curve.smooth > start))
+    late = curve.tail_trend(0.6)
+    stalled = late.p_down > 0.01 or -late.change < 0.03 * max(start - curve.best, 0.0)
+    if aloft < 0.2 and curve.final < 0.9 * start and not (curve.final > 0.5 * start and stalled):
+        return None  # back below its start soon, and getting on: a catapult or a rough first phase
+    above = np.nonzero(curve.values > start * (1 + factor / 2))[0]
+    onset = int(curve.steps[int(above[0])]) if len(above) else int(curve.steps[peak_index])
+    return _Sign(
+        message=f"training loss climbed from {start:.4g} to {peak:.4g} and ended at {curve.final:.4g}",
+        observed=f"{peak:.4g} at {place(run, int(curve.steps[peak_index]))}, {curve.final:.4g} at the end",
+        expected=f"falling from {start:.4g}",
+        onset=onset,
+        series=curve.series,
+        severity=Severity.ERROR,
+        confidence=Confidence.MEDIUM,
+        could_be=("bad initialisation", "unnormalised inputs", "a bug in the loss"),
+    )
+
+
+def _noisy_floor(run: Run, curve: Curve, jump: float, stalled: float, together: float, poor: float) -> _Sign | None:
+    """The loss jumps around a floor that it reached early, and makes no progress."""
+    split = held_out(run)
+    val = find_curve(run, LOSS, split, least=20) if split else None
+    left = rate_left(run)
+    if val is None or len(curve) < 20 or (left is not None and left < 0.3):
+        return None
+    if barely_moved(val) or barely_moved(curve) or (val.start > 0 and val.final < poor * val.start):
+        return None
+    share = jitter(val, 0.6) / val.swing
+    late = curve.tail_trend(0.6)
+    val_late = val.tail_trend(0.6)
+    progress = max(
+        -late.change / curve.swing if late.p_down < 0.05 else 0.0,
+        -val_late.change / val.swing if val_late.p_down < 0.05 else 0.0,
+    )
+    if share < jump or progress > stalled:
+        return None
+    linked = shared_jitter(curve, val)
+    if not math.isnan(linked) and linked < together:
+        return None
+    onset = int(val.steps[min(len(val) - 1, round(0.4 * len(val)))])
+    sure = not math.isnan(linked)
+    moved = "training and validation loss jump together" if sure else "the loss on the same validation data jumps"
+    return _Sign(
+        message=f"{split} loss stalls at {val.final:.3g} and jumps by {share:.1%} of its range between evaluations",
+        observed=f"{moved}: standard deviation {jitter(val, 0.6):.3g}, progress {progress:.1%} of the range in the last 60 %",
+        expected=f"jumps below {jump:.1%} of the range, or progress above {stalled:.0%}",
+        onset=onset,
+        series=val.series,
+        severity=Severity.WARNING,
+        confidence=Confidence.MEDIUM if sure else Confidence.LOW,
+        could_be=("lr-noise-floor",) if sure else ("lr-noise-floor", "val-set-too-noisy"),
+    )

@@ -1,0 +1,220 @@
+"""Text logs as people really print them: what must come out of each dialect, and what must not be claimed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fitdoctor.readers import text_log
+from fitdoctor.readers.raw import RawRun
+
+from .conftest import Reading
+
+nan, inf = math.nan, math.inf
+
+
+def table_of(run: RawRun) -> dict[str, tuple[list[float] | None, list[float]]]:
+    """Tag -> (steps, or epochs where there are no steps; values)."""
+    out = {}
+    for s in run.series:
+        clock = s.steps if s.steps is not None else s.epochs
+        out[s.tag] = (None if clock is None else clock.tolist(), s.values.tolist())
+    return out
+
+
+DIALECTS: dict[str, tuple[dict[str, tuple[list[float], list[float]]], dict[str, Any]]] = {
+    "one_line_an_epoch": (
+        {"train_loss": ([1, 2, 3], [0.91, 0.71, 0.51]), "val acc": ([1, 2, 3], [0.43, 0.63, 0.83])},
+        {"planned_epochs": 10},
+    ),
+    "step_that_starts_again_with_each_epoch": (
+        {"Loss": ([100, 200, 300, 400], [2.3, 1.9, 1.5, 1.2])},
+        {"planned_epochs": 3, "steps_per_epoch": 200},
+    ),
+    "key_value": (
+        {
+            "loss": ([100, 200, 300, 400], [1.2, 1.1, nan, -inf]),
+            "lr": ([100, 200, 300, 400], [0.001, 0.0009, 0.0008, 0.0007]),
+        },
+        {},
+    ),
+    "keras_2_progress_written_over": (
+        {
+            "loss": ([1, 2, 3], [1.5, 1.0, 0.8]),
+            "accuracy": ([1, 2, 3], [0.5, 0.7, 0.8]),
+            "val_loss": ([1, 2, 3], [1.2, 0.9, 0.85]),
+            "val_accuracy": ([1, 2, 3], [0.6, 0.8, 0.82]),
+        },
+        {"planned_epochs": 3, "steps_per_epoch": 60, "framework": "keras"},
+    ),
+    "keras_3": (
+        {
+            "loss": ([1, 2, 3, 4], [1.5, 1.1, 1.0, 0.95]),
+            "val_loss": ([1, 2, 3], [1.2, 1.0, 0.9]),
+            "accuracy": ([1, 2, 3, 4], [0.5, 0.7, 0.8, 0.85]),
+        },
+        {"planned_epochs": 9, "steps_per_epoch": 60},
+    ),
+    "keras_verbose_2": (
+        {"loss": ([1, 2, 3], [1.5, 1.2, 1.1]), "accuracy": ([1, 2, 3], [0.5, 0.6, 0.65])},
+        {"planned_epochs": 20, "steps_per_epoch": 60},
+    ),
+    "nanogpt": (
+        {
+            "train loss": ([0, 20], [4.2, 2.5]),
+            "val loss": ([0, 20], [4.3, 2.6]),
+            "loss": ([0, 10, 20], [4.25, 3.25, 2.75]),
+            "time": ([0, 10, 20], [30.29206, 0.2, 0.21]),
+        },
+        {},
+    ),
+    "markdown_table": (
+        {"train loss": ([1, 2, 3], [0.9, 0.8, 0.7]), "val loss": ([1, 2, 3], [1.0, 0.95, nan])},
+        {},
+    ),
+    "box_table": (
+        {"loss": ([0, 1, 2], [0.9, 0.8, 0.75]), "val acc": ([0, 1, 2], [0.51, 0.61, 0.66])},
+        {},
+    ),
+    "fastai": (
+        {"train_loss": ([0, 1, 2], [0.509, 0.409, 0.309]), "valid_loss": ([0, 1, 2], [0.45, 0.4, 0.42])},
+        {},
+    ),
+    "yolo": (
+        {
+            "box_loss": ([1, 2, 3], [1.169, 1.069, 1.009]),
+            "mAP50": ([1, 2, 3], [0.605, 0.615, 0.625]),
+            "mAP50-95": ([1, 2, 3], [0.446, 0.456, 0.466]),
+        },
+        {},
+    ),
+    "fairseq": (
+        {
+            "loss": ([100, 200, 400], [10.5, 9.5, 8.4]),
+            "valid loss": ([300, 600], [8.5, 7.5]),
+            "train loss": ([300, 600], [10.0, 8.0]),
+            "lr": ([100, 200, 300, 400, 600], [1e-05, 2e-05, 3e-05, 4e-05, 6e-05]),
+        },
+        {},
+    ),
+    "transformers_printing_dicts": (
+        {"loss": ([0.25, 0.5, 0.75], [2.2013, 2.1013, 2.0013]), "grad_norm": ([0.25, 0.5, 0.75], [0.84, 0.74, 0.94])},
+        {},
+    ),
+    "mmdetection": (
+        {
+            "loss": ([50, 100, 150, 200], [2.3, 2.0, 1.8, 1.7]),
+            "val bbox_mAP": ([100, 200], [0.1, 0.15]),
+            "time": ([50, 100, 150, 200], [0.6, 0.5, 0.5, 0.5]),
+        },
+        {},
+    ),
+    "mmengine": (
+        {"train loss": ([50, 100, 150, 200], [2.3, 2.1, 1.9, 1.8]), "val accuracy/top1": ([100, 200], [51.2, 56.2])},
+        {},
+    ),
+    "detectron2": (
+        {
+            "total_loss": ([19, 39, 59], [1.234, 1.134, 1.034]),
+            "max_mem": ([19, 39, 59], [2000000000.0, 2000000000.0, 2000000000.0]),
+        },
+        {},
+    ),
+    "megatron": (
+        {
+            "lm loss": ([100, 200, 300], [9.5, 8.5, 7.5]),
+            "grad norm": ([100, 200, 300], [2.1, 1.1, 1.9]),
+            "learning rate": ([100, 200, 300], [1e-05, 2e-05, 3e-05]),
+        },
+        {"planned_steps": 500000},
+    ),
+    "pytorch_s_mnist_example": (
+        {
+            "Train Loss": ([0, 30000, 60000, 90000], [2.3, 0.5, 0.3, 0.2]),
+            "Test Average loss": ([30000, 90000], [0.048, 0.038]),
+            "Test Accuracy": ([30000, 90000], [0.9843, 0.987]),
+        },
+        {},
+    ),
+    "pytorch_s_imagenet_example": (
+        {
+            "Loss": ([100, 600, 1100, 1600], [7.0, 6.0, 5.0, 4.0]),
+            "Acc@1": ([100, 600, 1100, 1600], [0.39, 1.39, 5.39, 6.39]),
+            "test Acc@1": ([600, 1600], [4.5, 8.5]),
+        },
+        {},
+    ),
+    "pytorch_s_finetuning_tutorial": (
+        {"train Loss": ([0, 1, 2], [0.65, 0.45, 0.35]), "val Acc": ([0, 1, 2], [0.9, 0.91, 0.92])},
+        {},
+    ),
+    "word_language_model_example": (
+        {"loss": ([200, 400, 800, 1000], [7.26, 6.26, 5.86, 5.76]), "valid loss": ([400, 1000], [5.77, 5.57])},
+        {},
+    ),
+    "llm_c": (
+        {"loss": ([1, 2, 3], [10.9, 10.5, 9.5]), "norm": ([1, 2, 3], [15.3, 13.3, 11.3])},
+        {"planned_steps": 100},
+    ),
+    "boosting": (
+        {"train-logloss": ([0, 1, 2], [0.69, 0.59, 0.49]), "eval-logloss": ([0, 1, 2], [0.7, 0.61, 0.55])},
+        {},
+    ),
+    "tqdm_over_epochs_as_lightning_draws_it": (
+        {"loss": ([8, 16, 24, 32], [0.9, 0.8, 0.7, 0.6])},
+        {},
+    ),
+    "tqdm_over_steps": (
+        {"loss": ([1, 10, 1000], [2.5, 2.1, 0.51])},
+        {"planned_steps": 1000},
+    ),
+    "two_splits_in_a_line_their_names_said_once": (
+        {
+            "train loss": ([1, 2, 3], [0.9, 0.7, 0.5]),
+            "train acc": ([1, 2, 3], [0.5, 0.6, 0.7]),
+            "val loss": ([1, 2, 3], [1.0, 0.9, 0.8]),
+            "val acc": ([1, 2, 3], [0.4, 0.5, 0.6]),
+        },
+        {},
+    ),
+    "logging_s_prefix_percent_seconds": (
+        {
+            "Train Loss": ([1, 2, 3], [0.6931, 0.5931, 0.4931]),
+            "Train Acc": ([1, 2, 3], [0.5, 0.6, 0.7]),
+            "Time": ([1, 2, 3], [12.3, 12.1, 12.2]),
+        },
+        {},
+    ),
+    "modded_nanogpt": (
+        {"val_loss": ([0, 125, 250], [10.8, 4.5, 4.1])},
+        {"planned_steps": 5000},
+    ),
+    "all_ranks_print": (
+        {"loss": ([1, 2, 3], [2.0, 1.5, 1.1])},
+        {},
+    ),
+    "tensors_printed": (
+        {"loss": ([0, 1, 2], [0.9, 0.8, nan])},
+        {},
+    ),
+    "a_sentence": (
+        {"Validation loss": ([1, 2, 3], [0.91, 0.71, 0.51])},
+        {},
+    ),
+}
+"""File in fixtures/text_logs -> tag -> (steps, or epochs where there are none; values), and the facts."""
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_dialect(reading: Reading, fixtures: Path, name: str) -> None:
+    columns, facts = DIALECTS[name]
+    run = reading.run(text_log, fixtures / "text_logs" / f"{name}.log")
+    found = table_of(run)
+    for tag, (clock, values) in columns.items():
+        assert tag in found, f"{tag} not among {list(found)}"
+        assert found[tag][0] == clock, tag
+        np.testing.assert_allclose(found[tag][1], values, rtol=1e-12, err_msg=tag)
+    assert {key: run.facts.get(key) for key in facts} == facts
