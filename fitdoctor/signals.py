@@ -207,7 +207,8 @@ ACTIVATION_INPUT_SPREAD = Quantity(
 ACTIVATION_GRAD_RMS = Quantity(
     "activation_grad_rms",
     "",
-    "Root mean square over batch and units of the gradient of the batch's loss with respect to the layer's output, unscaled.",
+    "Root mean square over batch and units of the gradient of the batch's loss with respect to the layer's output, "
+    "unscaled.",
 )
 LOGIT_MEAN = Quantity("logit_mean", "", "Mean of the criterion's input.")
 LOGIT_STD = Quantity("logit_std", "", "Standard deviation of the criterion's input over batch and units.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from fitdoctor.live.history import ABSENT
 from fitdoctor.live.sinks import Point, Vector
+from fitdoctor.live.taps import Tap, listen
 from fitdoctor.live.transport import Row
 from fitdoctor.run import FloatArray
 from fitdoctor.signals import (
@@ -49,6 +51,31 @@ _SATURATING: dict[type[nn.Module], tuple[float, float]] = {
 }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Grid:
+    """Which entries of an output of one shape are looked at, and where they go."""
+
+    shape: torch.Size
+    stride: tuple[int, ...]
+    rows: int
+    units: int
+    row_step: int
+    unit_step: int
+    target: Tensor
+
+    def of(self, value: Tensor) -> Tensor:
+        """The entries, [rows, units]; shares the memory of a contiguous output."""
+        if value.is_contiguous():
+            width = value.numel() // self.shape[0] if value.ndim > 1 else value.numel()
+            return value.as_strided(
+                (self.rows, self.units), (self.row_step * width, self.unit_step), value.storage_offset()
+            )
+        if value.ndim < 2:
+            return value.reshape(1, -1)[:, :: self.unit_step][:, : self.units]
+        some = value[:: self.row_step][: self.rows].reshape(self.rows, -1)
+        return some[:, :: self.unit_step][:, : self.units]
+
+
 class ActivationRecorder:
     """Measures the outputs of the named layers.
 
@@ -59,7 +86,7 @@ class ActivationRecorder:
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         self.names = tuple(layers)
         self.modules = tuple(layers.values())
-        self._grids: dict[int, tuple[tuple[int, ...], int, int]] = {}  # layer -> shape seen, rows, units
+        self._grids: dict[int, _Grid] = {}
         self._device: torch.device | None = None
         self._seen: set[int] = set()
         self._gradients: dict[int, int] = {}
@@ -78,6 +105,8 @@ class ActivationRecorder:
         self._grad_norms = torch.zeros(n, device=device)
         self._low = torch.tensor([b[0] for b in self._bounds], device=device).view(n, 1, 1)
         self._high = torch.tensor([b[1] for b in self._bounds], device=device).view(n, 1, 1)
+        self._sum_of = list(self._sums.unbind())
+        self._norm_of = list(self._grad_norms.unbind())
         self._sizes = [1.0] * n
 
     def start(self) -> None:
@@ -85,7 +114,7 @@ class ActivationRecorder:
         self._seen.clear()
         self._gradients.clear()
 
-    def take(self, layer: int, output: object, *, gradient: Any = None) -> None:
+    def take(self, layer: int, output: object, *, gradient: Tap | None = None) -> None:
         """Look at one layer's output (its first call of a record counts).
 
         Args:
@@ -105,33 +134,30 @@ class ActivationRecorder:
         if value.device != self._device:
             value = value.to(self._device, non_blocking=True)
         self._seen.add(layer)
-        with torch.no_grad():
-            grid = self._grid(layer, value)
-            rows, units = grid.shape
-            self._sample[layer, :rows, :units].copy_(grid)
-            torch.sum(value, (), dtype=torch.float32, out=self._sums[layer])
-        self._sizes[layer] = float(value.numel())
+        shape, stride = value.shape, value.stride()
+        grid = self._grids.get(layer)
+        if grid is None or grid.shape != shape or grid.stride != stride:
+            grid = self._grids[layer] = self._new_grid(layer, value)
+        grid.target.copy_(grid.of(value))
+        torch.sum(value, (), dtype=torch.float32, out=self._sum_of[layer])
         if gradient is not None and tensor.requires_grad:
-            tensor.register_hook(gradient)
+            listen(tensor, gradient)
 
-    def _grid(self, layer: int, value: Tensor) -> Tensor:
-        """Evenly spaced inputs and units, [rows, units]."""
+    def _new_grid(self, layer: int, value: Tensor) -> _Grid:
+        """Evenly spaced inputs and units for outputs of this shape; the layer's row is laid out for it."""
         batch = value.shape[0] if value.ndim > 1 else 1
         width = value.numel() // batch
         rows, units = min(ROWS, batch), min(UNITS, width)
-        if self._grids.get(layer) != (tuple(value.shape[1:]), rows, units):
-            self._grids[layer] = (tuple(value.shape[1:]), rows, units)
+        old = self._grids.get(layer)
+        if old is None or (old.rows, old.units, old.shape[1:]) != (rows, units, value.shape[1:]):
             self._stale = True
             self._mask[layer] = 0
             self._mask[layer, :rows, :units] = 1
             self._sample[layer] = 0
             self._idle[layer] = 0
-        step = coprime(width // units, width)
-        if value.is_contiguous():
-            return value.as_strided((rows, units), (batch // rows * width, step), value.storage_offset())
-        if value.ndim < 2:
-            return value.reshape(1, -1)[:, ::step][:, :units]
-        return value[:: batch // rows][:rows].reshape(rows, width)[:, ::step][:, :units]
+        self._sizes[layer] = float(value.numel())
+        target = self._sample[layer, :rows, :units]
+        return _Grid(value.shape, value.stride(), rows, units, batch // rows, coprime(width // units, width), target)
 
     def take_gradient(self, layer: int, grad: Tensor) -> None:
         """Look at the gradient with respect to one layer's output."""
@@ -140,8 +166,10 @@ class ActivationRecorder:
         value = grad.detach()
         to_local = getattr(value, "to_local", None)
         value = to_local() if to_local is not None else value
-        with torch.no_grad():
-            self._grad_norms[layer].copy_(torch.linalg.vector_norm(value, dtype=torch.float32))
+        if value.dtype == torch.float32 and value.device == self._device:
+            torch.linalg.vector_norm(value, out=self._norm_of[layer])
+        else:
+            self._norm_of[layer].copy_(torch.linalg.vector_norm(value, dtype=torch.float32))
         self._gradients[layer] = value.numel()
 
     def finish(self, row: Row, *, weight: Tensor | None = None) -> None:

@@ -1,17 +1,32 @@
 """How often the monitor measures: as often as its share of the wall time allows.
 
-Steps are of three kinds. At an idle step the monitor only counts. At a *tick* it notes what costs
-almost nothing (loss, learning rate, times). At a *record* it measures gradients, weights, updates and
-activations. Probes and diagnoses are dearer still and go by the clock.
+Steps are of four levels. At an idle step the monitor only counts. At a *tick* it notes what costs
+almost nothing (loss, learning rate, times). At a *gradient* step it takes the norms of the gradients too,
+and at a *record* everything: weights, updates and activations. Probes and diagnoses go by the clock.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 _LADDER = tuple(m * 10**e for e in range(7) for m in (1, 2, 5))
 _ALWAYS = 3  # the first steps are recorded whatever it costs: only they show the initialisation
-_PARTS = {"tick": 0.25, "record": 0.4, "probe": 0.15, "judge": 0.15}  # of the budget; 0.05 is left for slips
+_PARTS = {"tick": 0.3, "gradient": 0.15, "record": 0.25, "probe": 0.1, "judge": 0.1}  # of the budget; 0.1 for slips
+
+
+class Level(IntEnum):
+    """How much is measured around one step."""
+
+    IDLE = 0
+    TICK = 1
+    GRADIENT = 2
+    RECORD = 3
+
+    @property
+    def kind(self) -> str:
+        """Under which name it is paid for."""
+        return ("idle", "tick", "gradient", "record")[self]
 
 
 @dataclass(slots=True)
@@ -19,7 +34,7 @@ class Cost:
     """What the monitor spent.
 
     Attributes:
-        seconds: by kind of work ("tick", "record", "probe", "judge").
+        seconds: by kind of work ("tick", "gradient", "record", "probe", "judge").
         calls: how often each was done.
         wall: seconds since the monitor was attached, not counting the first steps.
         early: seconds spent in the first steps and on attaching, which no budget limits.
@@ -53,6 +68,7 @@ class Cadence:
         budget: share of the wall time that may be spent.
         record_every: fixed distance of records, or None to adapt it.
         ticks: steps between ticks.
+        gradients: steps between gradient steps.
         records: steps between records.
         cost: what was spent.
     """
@@ -61,7 +77,8 @@ class Cadence:
     record_every: int | None = None
     most: int = 1_000_000
     ticks: int = 1
-    records: int = 1
+    gradients: int = 2
+    records: int = 5
     cost: Cost = field(default_factory=Cost)
     _steps: int = 0
     _step_time: float = 0.0
@@ -77,7 +94,8 @@ class Cadence:
         self.cost.calls[kind] += calls
         if calls:
             old = self._mean.get(kind)
-            self._mean[kind] = seconds if old is None else old + 0.2 * (seconds - old)
+            # One call that the operating system interrupted says little about the next.
+            self._mean[kind] = seconds if old is None else old + 0.1 * (min(seconds, 4 * old) - old)
 
     def stepped(self, seconds: float) -> None:
         """Note that a step of training took this long, our own work included."""
@@ -101,30 +119,33 @@ class Cadence:
 
     def adapt(self) -> None:
         """Choose the distances anew from what things cost."""
+        if self.record_every:
+            self.ticks, self.records = 1, self.record_every
+            return
         self.ticks = self._distance("tick", self.ticks)
-        fixed = self.record_every
-        self.records = fixed if fixed else max(self._distance("record", self.records), self.ticks)
+        self.gradients = max(self._distance("gradient", self.gradients), self.ticks)
+        self.records = max(self._distance("record", self.records), self.gradients)
 
     def _distance(self, kind: str, now: int) -> int:
         mean = self._mean.get(kind)
         if mean is None or self._step_time <= 0:
             return now
-        # What was overspent so far is saved later: the allowance shrinks as the share passes its part.
+        # What was overspent so far is saved later.
         allowed = _PARTS[kind] * self.budget
         spent = self.cost.seconds[kind] / self.cost.wall if self.cost.wall else 0.0
-        allowed *= min(1.0, max(0.25, allowed / spent)) if spent > 0 else 1.0
+        allowed *= min(1.0, max(0.5, allowed / spent)) if spent > 0 else 1.0
         need = mean / (self._step_time * allowed)
         if now * 0.4 < need <= now:  # do not flicker between two rungs
             return now
         return min(next((rung for rung in _LADDER if rung >= need), self.most), self.most)
 
-    def is_tick(self, step: int) -> bool:
-        """Whether the loss and the clocks of this step are noted."""
-        return step % self.ticks == 0 or self.is_record(step)
-
-    def is_record(self, step: int) -> bool:
-        """Whether this step (counted from 1) is measured in full."""
-        return self._steps < _ALWAYS or self._alert > 0 or step % self.records == 0
+    def level(self, step: int) -> Level:
+        """How much is measured around this step, counted from 1."""
+        if self._steps < _ALWAYS or self._alert > 0 or step % self.records == 0:
+            return Level.RECORD
+        if step % self.gradients == 0 and not self.record_every:
+            return Level.GRADIENT
+        return Level.TICK if step % self.ticks == 0 else Level.IDLE
 
     def may(self, kind: str, expected: float | None = None) -> bool:
         """Whether dear work (a probe, a diagnosis) fits: it was done never, or its part of the budget has saved up."""

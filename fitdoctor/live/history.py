@@ -6,11 +6,12 @@ from array import array
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from fitdoctor.live.sinks import Point, Vector, tag_of
-from fitdoctor.run import Fact, FloatArray, Note, Run, Series
+from fitdoctor.run import Fact, Note, Run, Series
 from fitdoctor.signals import QUANTITIES, Signal
 
 MOST_POINTS = 1 << 18
@@ -90,5 +91,5 @@ class History:
         )
 
 
-def _copied(values: array[int] | array[float], dtype: type) -> FloatArray:
+def _copied(values: array[int] | array[float], dtype: type) -> Any:
     return np.array(values, dtype)

@@ -61,7 +61,7 @@ def roots(model: nn.Module) -> list[nn.Module]:
 
 
 def watched_layers(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """The layers whose outputs are looked at: those without children, attention as a whole; none inside torch.compile."""
+    """The layers whose outputs are looked at: without children, attention as a whole, none inside torch.compile."""
     found: dict[str, nn.Module] = {}
     for label, model in models.items():
         inner = unwrapped(model)
@@ -81,7 +81,7 @@ def watched_layers(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
 
 
 def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(module, _SILENT) or isinstance(module, torch.jit.ScriptModule) or (name and compiled(module)):
+    if isinstance(module, (*_SILENT, torch.jit.ScriptModule)) or (name and compiled(module)):
         return
     children = list(module.named_children())
     if not children or isinstance(module, nn.MultiheadAttention):  # its out_proj is called without hooks

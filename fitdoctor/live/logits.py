@@ -59,8 +59,8 @@ def take_logits(row: Row, criterion: nn.Module, args: Sequence[object]) -> int |
             if isinstance(target, Tensor) and not target.is_floating_point():
                 known = target.detach().reshape(-1)[::step][:ROWS]
                 if len(known) == len(predicted):
-                    counted = known != criterion.ignore_index
-                    right = ((predicted == known) & counted).sum() / counted.sum()
+                    counted = torch.ne(known, criterion.ignore_index)
+                    right = (torch.eq(predicted, known) & counted).sum() / counted.sum()
                     quantities += (ACCURACY,)
                     parts.append(right)
         row.add(_Summary(quantities), torch.stack(parts))

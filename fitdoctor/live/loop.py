@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from fitdoctor.live.activations import ActivationRecorder, first_tensor
-from fitdoctor.live.cadence import Cadence
+from fitdoctor.live.cadence import Cadence, Level
 from fitdoctor.live.logits import take_logits
 from fitdoctor.live.machine import memory_in_use
 from fitdoctor.live.parameters import ParameterRecorder, norms
 from fitdoctor.live.sinks import Point, Vector
-from fitdoctor.live.taps import LayerHooks, Tap
+from fitdoctor.live.taps import LayerHooks, Tap, listen
 from fitdoctor.live.transport import Row, Transport, scalar
 from fitdoctor.run import Fact, FloatArray
 from fitdoctor.signals import (
@@ -134,8 +134,7 @@ class Loop:
         self._ended = 0.0
         self._interrupted = False
         self._modal: dict[int, list[nn.Module]] = {}
-        self.tick = self.record = True
-        self._now = _Step(Row(self.step + 1))
+        self._begin(Level.RECORD)
 
     # --- forward ------------------------------------------------------------------------------------
 
@@ -152,9 +151,8 @@ class Loop:
         if now.forwards == 1 and self._ended and not self._interrupted:
             now.data_time = began - self._ended
         self.batch = Batch(module, args, kwargs)
-        size = _batch_size(args, kwargs)
-        now.batch_size += size
         if self.record:
+            now.batch_size += _batch_size(args, kwargs)
             if now.forwards == 2 and now.backwards == 1:
                 self._note_first_half(now)
             if now.forwards == 1:
@@ -204,7 +202,7 @@ class Loop:
             if isinstance(loss, Tensor):
                 self._take_loss(loss)
             elif (tensor := first_tensor(output)) is not None and tensor.requires_grad:
-                tensor.register_hook(self._backward)
+                listen(tensor, self._backward)
 
     def loss_computed(self, criterion: nn.Module, args: tuple[Any, ...], output: object) -> None:
         """The criterion has run."""
@@ -234,7 +232,7 @@ class Loop:
         else:
             self._now.loss_tensors.append(value.float().clone() if value.dtype == torch.float32 else value.float())
         if loss.requires_grad:
-            loss.register_hook(self._backward)
+            listen(loss, self._backward)
 
     # --- backward -----------------------------------------------------------------------------------
 
@@ -306,7 +304,7 @@ class Loop:
             return
         began = time.perf_counter()
         now = self._now
-        if self.record:
+        if self.gradient:
             self._recorders[id(optimizer)].after_step(now.row, found_inf=getattr(optimizer, "found_inf", None))
         if optimizer is not self._main:
             now.spent += time.perf_counter() - began
@@ -315,7 +313,7 @@ class Loop:
         seconds = began - self._ended if self._ended else 0.0
         recorded = self.record
         if self.tick:
-            if not recorded:
+            if not self.gradient:
                 self._note_rates(now.row, optimizer)
             self._complete(now, seconds)
             self.after_row(now.row, recorded)
@@ -324,17 +322,25 @@ class Loop:
         if seconds:
             self._cadence.stepped(seconds)
         if self.tick:
-            self._cadence.spent("record" if recorded else "tick", now.spent + ended - began)
+            self._cadence.spent(self._level.kind, now.spent + ended - began)
             self._interrupted = False
-        if recorded:
             self._cadence.adapt()
-        self.tick, self.record = self._cadence.is_tick(self.step + 1), self._cadence.is_record(self.step + 1)
-        if self.tick:
-            self._now = _Step(Row(self.step + 1))
-            self._counted = (self._zero_grad_calls(), self._scheduled())
-            if self.record and self._activations is not None:
-                self._activations.start()
+        self._begin(self._cadence.level(self.step + 1))
         self._ended = time.perf_counter()
+
+    def _begin(self, level: Level) -> None:
+        """Get ready for the next step."""
+        self._level = level
+        self.tick, self.gradient, self.record = level > Level.IDLE, level > Level.TICK, level is Level.RECORD
+        if not self.tick:
+            return
+        self._now = _Step(Row(self.step + 1))
+        self._counted = (self._zero_grad_calls(), self._scheduled())
+        if self.record:
+            for recorder in self._recorders.values():
+                recorder.refresh()
+            if self._activations is not None:
+                self._activations.start()
 
     def _note_rates(self, row: Row, optimizer: torch.optim.Optimizer) -> None:
         groups = optimizer.param_groups

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -362,12 +362,6 @@ class Monitor:
     def _tell_facts(self) -> None:
         if self._sink is not None:
             self._sink.write([Facts(self.step, time.time(), {**self._facts, **self._loop.facts})])
-
-
-def removed(removers: Iterable[Callable[[], None]]) -> None:
-    """Take off what is still on."""
-    for remove in removers:
-        remove()
 
 
 __all__ = ["Monitor", "TrainingSick", "attach"]

@@ -58,17 +58,25 @@ class ParameterRecorder:
         self._before: list[Tensor] = []
         self._scales: FloatArray = np.empty(0)
         self._armed = False
+        self._fresh = False
         self.names: tuple[str, ...] = ()
 
     @property
     def params(self) -> list[Tensor]:
         """The trainable parameters of the optimizer, those added meanwhile included."""
+        if self._fresh:
+            return self._params
         found = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
         identity = tuple(map(id, found))
         if identity != self._identity:
             self._identity, self._params, self._before = identity, found, []
             self.names = tuple(self._named(found))
+        self._fresh = True
         return self._params
+
+    def refresh(self) -> None:
+        """Look anew at which parameters there are, at the next occasion."""
+        self._fresh = False
 
     def _named(self, params: Sequence[Tensor]) -> Iterable[str]:
         for i, p in enumerate(params):
@@ -107,7 +115,7 @@ class ParameterRecorder:
         return flat[::stride]
 
     def after_step(self, row: Row, *, found_inf: Tensor | None = None) -> None:
-        """Measure what the step saw and did.
+        """Measure what the step saw and, when the weights before it are known, what it did.
 
         Args:
             row: receives the vectors.

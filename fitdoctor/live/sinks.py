@@ -18,8 +18,10 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 from fitdoctor.live import wire
 from fitdoctor.run import Fact, FloatArray
@@ -29,12 +31,11 @@ FOLDER = "fitdoctor"
 """Name of the sub-folder that the monitor writes to."""
 
 PLUGIN = "fitdoctor"
-"""Name under which per-layer vectors are filed; their metadata is JSON: ``{"v": 1, "quantity": ..., "layers": [...]}``."""
+"""Name under which per-layer vectors are filed. Their metadata: ``{"v": 1, "quantity": ..., "layers": [...]}``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One number to write."""
+class Point(NamedTuple):
+    """One number to write. (A tuple: some ten of them are made at every tick.)"""
 
     step: int
     wall_time: float
@@ -42,8 +43,7 @@ class Point:
     value: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Vector:
+class Vector(NamedTuple):
     """One number per layer to write.
 
     Attributes:
@@ -61,8 +61,7 @@ class Vector:
     values: FloatArray
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """Settings to write as a text that TensorBoard shows and `fitdoctor analyze` reads."""
 
     step: int
@@ -73,6 +72,7 @@ class Facts:
 Item = Point | Vector | Facts
 
 
+@cache
 def tag_of(signal: Signal) -> str:
     """The tag of a signal: ``train/loss``, ``lr``, ``lr/pg1``, ``grad_norm``."""
     name = signal.quantity.name
@@ -147,7 +147,7 @@ class EventFile:
         self.path = _unused(self.folder)
         self.every = every
         self.failure: OSError | None = None
-        self._queue: SimpleQueue[Item | None] = SimpleQueue()
+        self._queue: SimpleQueue[Sequence[Item] | None] = SimpleQueue()
         self._urgent = threading.Event()
         self._closed = False
         self._process = os.getpid()
@@ -161,8 +161,7 @@ class EventFile:
         """Hand items over; they are written within `every` seconds, or at once with `now`."""
         if self._closed or os.getpid() != self._process:  # a forked data loader must not write
             return
-        for item in items:
-            self._queue.put(item)
+        self._queue.put(items)
         if now:
             self._urgent.set()
 
@@ -177,7 +176,7 @@ class EventFile:
 
 def _write_until_told(
     path: Path,
-    queue: SimpleQueue[Item | None],
+    queue: SimpleQueue[Sequence[Item] | None],
     urgent: threading.Event,
     every: float,
     owner: weakref.ReferenceType[EventFile],
@@ -190,8 +189,8 @@ def _write_until_told(
             urgent.clear()
             items: list[Item] = []
             try:
-                while (item := queue.get_nowait()) is not None:
-                    items.append(item)
+                while (some := queue.get_nowait()) is not None:
+                    items += some
                 going = False
             except Empty:
                 pass
@@ -203,7 +202,9 @@ def _write_until_told(
                     sink.failure = error
 
 
-def _stop(queue: SimpleQueue[Item | None], urgent: threading.Event, thread: threading.Thread, process: int) -> None:
+def _stop(
+    queue: SimpleQueue[Sequence[Item] | None], urgent: threading.Event, thread: threading.Thread, process: int
+) -> None:
     if os.getpid() != process:
         return
     queue.put(None)

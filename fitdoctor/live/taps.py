@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -49,6 +49,11 @@ class Tap:
 
     def __reduce__(self) -> tuple[type[Silence], tuple[()]]:
         return Silence, ()
+
+
+def listen(tensor: Tensor, tap: Tap) -> None:
+    """Have a tap called with the gradient with respect to a tensor."""
+    tensor.register_hook(tap)  # type: ignore[no-untyped-call]
 
 
 class Silence:
@@ -149,12 +154,12 @@ class CountedZeroGrad:
             if self._own is None:
                 del self._optimizer.zero_grad
             else:
-                self._optimizer.zero_grad = self._own  # type: ignore[method-assign]
+                self._optimizer.zero_grad = self._own
 
 
 # --- gradient clipping ----------------------------------------------------------------------------------
 
-ClipListener = Callable[[object, float, Tensor], None]
+ClipListener = Callable[[Sequence[Tensor] | Tensor, float, Tensor], None]
 """Receives the clipped parameters, the limit, and the L2 norm of their gradients before clipping."""
 
 _listeners: WeakSet[ClipWatch] = WeakSet()

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from fitdoctor.signals import Quantity, Signal
 
 Decoder = Callable[["Row", FloatArray], Iterable[Point | Vector]]
 """Turns the float64 numbers of one part of a row into measurements."""
+
+
+_signal = cache(Signal)  # making one takes longer than finding it
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +56,7 @@ class Row:
 
     def point(self, quantity: Quantity, value: float, layer: str = "", split: str = "train") -> Point:
         """A measurement of this row."""
-        return Point(self.step, self.wall_time, Signal(quantity, split, layer), value)
+        return Point(self.step, self.wall_time, _signal(quantity, split, layer), value)
 
     def vector(self, quantity: Quantity, layers: tuple[str, ...], values: FloatArray) -> Vector:
         """A measurement of this row, per layer."""
@@ -66,7 +70,7 @@ class _Shipment:
     arrived: torch.cuda.Event | None
 
     def complete(self) -> bool:
-        return self.arrived is None or bool(self.arrived.query())
+        return self.arrived is None or bool(self.arrived.query())  # type: ignore[no-untyped-call]
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +106,7 @@ class Transport:
             host.copy_(joined, non_blocking=True)
             event = None
             if device.type == "cuda":
-                event = torch.cuda.Event()
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record(torch.cuda.current_stream(device))
             self.under_way.append(_Shipment(rows, host, event))
 
