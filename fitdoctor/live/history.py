@@ -51,7 +51,7 @@ class History:
     """Numbers by signal, and the last records of each per-layer quantity."""
 
     scalars: dict[Signal, _Column] = field(default_factory=dict)
-    vectors: dict[str, deque[Vector]] = field(default_factory=dict)
+    vectors: dict[tuple[str, str], deque[Vector]] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
 
     def add(self, item: Point | Vector) -> None:
@@ -62,7 +62,7 @@ class History:
                 column = self.scalars[item.signal] = _Column()
             column.add(item)
         else:
-            rows = self.vectors.setdefault(item.quantity, deque(maxlen=MOST_ROWS))
+            rows = self.vectors.setdefault((item.quantity, item.group), deque(maxlen=MOST_ROWS))
             if rows and (rows[-1].layers is not item.layers or item.step <= rows[-1].step):
                 rows.clear()
             rows.append(item)
@@ -78,7 +78,7 @@ class History:
             Series(signal, _copied(c.steps, np.int64), _copied(c.values, np.float64), tag_of(signal), "step")
             for signal, c in self.scalars.items()
         ]
-        for quantity, rows in self.vectors.items():
+        for (quantity, _), rows in self.vectors.items():
             steps = np.array([row.step for row in rows], np.int64)
             values = np.array([row.values for row in rows], np.float64)
             for i, layer in enumerate(rows[0].layers if rows else ()):

@@ -46,7 +46,7 @@ log = logging.getLogger("fitdoctor")
 Tier = Literal["light", "standard", "deep"]
 Optimizers = torch.optim.Optimizer | Sequence[Any] | Mapping[str, Any]
 
-FLUSH_SECONDS = 2.0
+FLUSH_SECONDS = 0.5
 _MOST_WAITING = 256  # rows that may wait on the device
 
 
@@ -192,6 +192,7 @@ class Monitor:
         self._flushed = time.perf_counter()
         self._judged_at = 0
         self._urgent = False
+        self._bad_loss = False
         start = last_step(logdir) if logdir else 0
         self._sink = EventFile(logdir) if logdir else None
         self._removers: list[Callable[[], None]] = []
@@ -213,6 +214,7 @@ class Monitor:
             start=start,
         )
         self._loop.after_row = self._after_row
+        self._loop.on_bad_loss = self._note_bad_loss
         if activations is not None:
             self._loop.layer_hooks = LayerHooks(activations.modules, self._loop.layer_output)
             self._removers.append(self._loop.layer_hooks.take)
@@ -325,11 +327,20 @@ class Monitor:
     def _after_row(self, row: Row, recorded: bool) -> None:
         """A row is complete: send it on, and judge when it is time."""
         now = time.perf_counter()
-        if now - self._flushed > FLUSH_SECONDS or len(self._transport.waiting) >= _MOST_WAITING or row.step <= 3:
+        if (
+            now - self._flushed > FLUSH_SECONDS
+            or self._bad_loss
+            or self._transport.under_way
+            or len(self._transport.waiting) >= _MOST_WAITING
+        ):
             self._flushed = now
+            self._bad_loss = False
             self._receive()
         if self._time_to_judge():
             self._look()
+
+    def _note_bad_loss(self, value: float) -> None:
+        self._bad_loss = True
 
     def _receive(self, *, wait: bool = False) -> None:
         self._transport.ship()

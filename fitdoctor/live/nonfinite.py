@@ -18,6 +18,7 @@ from fitdoctor.signals import (
     LOSS,
     UPDATE_RATIO,
     WEIGHT_NORM,
+    Quantity,
 )
 
 Place = Literal["weights", "forward", "loss", "backward"]
@@ -65,16 +66,16 @@ class NonFiniteWatch:
 
     def __init__(self) -> None:
         self.found: NonFinite | None = None
-        self._before: dict[str, Vector] = {}
+        self._before: list[Vector] = []
 
     def look(self, step: int, items: Sequence[Point | Vector], *, recorded: bool) -> bool:
         """Look through one row; True when it holds the first value that is not finite."""
-        vectors = {item.quantity: item for item in items if isinstance(item, Vector)}
+        vectors = [item for item in items if isinstance(item, Vector)]
         bad_loss = any(
             isinstance(item, Point) and item.signal.quantity in (LOSS, GRAD_NORM) and not np.isfinite(item.value)
             for item in items
         )
-        bad = bad_loss or any(not np.isfinite(v.values).all() for v in vectors.values())
+        bad = bad_loss or any(not np.isfinite(v.values).all() for v in vectors)
         if not bad:
             if recorded:
                 self._before = vectors
@@ -89,27 +90,27 @@ class NonFiniteWatch:
             self.found = NonFinite(since, found.place, found.name, first and recorded, found.before, found.before_step)
         return first
 
-    def _locate(self, step: int, vectors: Mapping[str, Vector]) -> NonFinite:
-        weights = vectors.get(WEIGHT_NORM.name)
-        if weights is not None and (name := _first(weights)):
-            return self._at(step, "weights", name, (WEIGHT_NORM.name, UPDATE_RATIO.name, GRAD_NORM.name))
-        outputs = vectors.get(ACTIVATION_MEAN.name)
-        if outputs is not None and (name := _first(outputs)):
-            return self._at(step, "forward", name, (ACTIVATION_RMS.name, ACTIVATION_ABSMAX.name))
-        grads = vectors.get(GRAD_NORM.name)
-        if grads is not None and (name := _first(grads, backwards=True)):
-            return self._at(step, "backward", name, (GRAD_NORM.name, WEIGHT_NORM.name))
+    def _locate(self, step: int, vectors: Sequence[Vector]) -> NonFinite:
+        places: tuple[tuple[Place, Quantity, tuple[Quantity, ...]], ...] = (
+            ("weights", WEIGHT_NORM, (WEIGHT_NORM, UPDATE_RATIO, GRAD_NORM)),
+            ("forward", ACTIVATION_MEAN, (ACTIVATION_RMS, ACTIVATION_ABSMAX)),
+            ("backward", GRAD_NORM, (GRAD_NORM, WEIGHT_NORM)),
+        )
+        for place, quantity, telling in places:
+            for vector in vectors:
+                if vector.quantity == quantity.name and (name := _first(vector, backwards=place == "backward")):
+                    return self._at(step, place, name, [q.name for q in telling])
         return NonFinite(step, "loss")
 
     def _at(self, step: int, place: Place, name: str, quantities: Sequence[str]) -> NonFinite:
         before: dict[str, float] = {}
         when = None
         for quantity in quantities:
-            vector = self._before.get(quantity)
-            if vector is not None and name in vector.layers:
-                value = float(vector.values[vector.layers.index(name)])
-                if value != ABSENT:
-                    before[quantity], when = value, vector.step
+            for vector in self._before:
+                if vector.quantity == quantity and name in vector.layers:
+                    value = float(vector.values[vector.layers.index(name)])
+                    if value != ABSENT:
+                        before[quantity], when = value, vector.step
         return NonFinite(step, place, name, True, before, when)
 
 

@@ -202,9 +202,9 @@ class _Norms:
                 updates = values[some + n : some + 2 * n] * self.scales
                 weight, update = float(np.sqrt(np.sum(weights**2))), float(np.sqrt(np.sum(updates**2)))
                 out += [
-                    row.vector(WEIGHT_NORM, self.names, weights),
-                    row.vector(UPDATE_NORM, self.names, updates),
-                    row.vector(UPDATE_RATIO, self.names, np.where(weights > 0, updates / weights, ABSENT)),
+                    row.vector(WEIGHT_NORM, self.names, weights, self.label),
+                    row.vector(UPDATE_NORM, self.names, updates, self.label),
+                    row.vector(UPDATE_RATIO, self.names, np.where(weights > 0, updates / weights, ABSENT), self.label),
                     row.point(WEIGHT_NORM, weight, self.label),
                     row.point(UPDATE_NORM, update, self.label),
                 ]
@@ -217,12 +217,12 @@ class _Norms:
         before = row.context.get(f"clip_norm_before{self.label}")
         limit = row.context.get(f"clip_limit{self.label}")
         if before is None or limit is None:
-            return [row.vector(GRAD_NORM, self.names, grads), row.point(GRAD_NORM, total, self.label)]
+            return [row.vector(GRAD_NORM, self.names, grads, self.label), row.point(GRAD_NORM, total, self.label)]
         factor = min(1.0, limit / (before + 1e-6))  # what clip_grad_norm_ multiplied with
         if factor > 0 and math.isfinite(factor):
             grads = np.where(grads == ABSENT, ABSENT, grads / factor)
         return [
-            row.vector(GRAD_NORM, self.names, grads),
+            row.vector(GRAD_NORM, self.names, grads, self.label),
             row.point(GRAD_NORM_CLIPPED, total, self.label),
         ]
 

@@ -52,6 +52,7 @@ class Vector(NamedTuple):
         quantity: name of the quantity.
         layers: names of the layers, the same object as long as they stay the same.
         values: float32[n] or float64[n].
+        group: which of several optimizers the layers belong to, "" for the only or first one.
     """
 
     step: int
@@ -59,6 +60,7 @@ class Vector(NamedTuple):
     quantity: str
     layers: tuple[str, ...]
     values: FloatArray
+    group: str = ""
 
 
 class Facts(NamedTuple):
@@ -108,7 +110,7 @@ class Encoder:
         if isinstance(item, Point):
             return wire.scalar(self._head(tag_of(item.signal), "scalars", b"", wire.SCALAR_CLASS), item.value)
         if isinstance(item, Vector):
-            tag = f"{item.quantity}_per_layer"
+            tag = f"{item.quantity}_per_layer" + (f"/{item.group}" if item.group else "")
             content = b""
             if self.layers.get(tag) is not item.layers:
                 self.layers[tag] = item.layers

@@ -27,14 +27,16 @@ class Tap:
     Args:
         name: what it measures, for the log.
         action: what it calls; its result is dropped, so a hook can change nothing.
+        told: shared by hooks of one kind, of which only the first failure is logged.
     """
 
-    __slots__ = ("action", "name", "off")
+    __slots__ = ("action", "name", "off", "told")
 
-    def __init__(self, name: str, action: Callable[..., object]) -> None:
+    def __init__(self, name: str, action: Callable[..., object], told: list[str] | None = None) -> None:
         self.name = name
         self.action = action
         self.off = False
+        self.told: list[str] = [] if told is None else told
 
     def __call__(self, *args: Any) -> None:
         if torch.compiler.is_compiling() or self.off:
@@ -45,7 +47,9 @@ class Tap:
             raise
         except Exception:
             self.off = True
-            log.exception("fitdoctor: measuring %s failed and is switched off; training is not affected", self.name)
+            if not self.told:
+                log.exception("fitdoctor: measuring %s failed and is switched off; training is not affected", self.name)
+            self.told.append(self.name)
 
     def __reduce__(self) -> tuple[type[Silence], tuple[()]]:
         return Silence, ()
@@ -103,7 +107,8 @@ class LayerHooks:
 
     def __init__(self, modules: tuple[nn.Module, ...], action: Callable[[int, object], None]) -> None:
         self._modules = modules
-        self._taps = [Tap(f"activations of layer {i}", _LayerAction(i, action)) for i in range(len(modules))]
+        told: list[str] = []
+        self._taps = [Tap(f"the output of layer {i}", _LayerAction(i, action), told) for i in range(len(modules))]
         self.on = False
 
     def put(self) -> None:

@@ -58,9 +58,9 @@ class Row:
         """A measurement of this row."""
         return Point(self.step, self.wall_time, _signal(quantity, split, layer), value)
 
-    def vector(self, quantity: Quantity, layers: tuple[str, ...], values: FloatArray) -> Vector:
+    def vector(self, quantity: Quantity, layers: tuple[str, ...], values: FloatArray, group: str = "") -> Vector:
         """A measurement of this row, per layer."""
-        return Vector(self.step, self.wall_time, quantity.name, layers, values)
+        return Vector(self.step, self.wall_time, quantity.name, layers, values, group)
 
 
 @dataclass(slots=True, eq=False)
