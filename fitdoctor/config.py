@@ -71,7 +71,7 @@ def find_config(start: Path) -> Path | None:
             return own
         shared = folder / "pyproject.toml"
         # A broken pyproject.toml that never mentions us is somebody else's concern.
-        if shared.is_file() and b"tool.fitdoctor" in shared.read_bytes() and _section(shared) is not None:
+        if shared.is_file() and b"tool.fitdoctor" in shared.read_bytes():
             return shared
     return None
 
@@ -152,14 +152,14 @@ def _section(path: Path) -> Mapping[str, Any] | None:
         with path.open("rb") as file:
             data = tomllib.load(file)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ConfigError(f"cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected TOML: {error}") from error
+        raise ConfigError(f"expected TOML: {error}") from error
     if path.name != "pyproject.toml":
         return data
     section = data.get("tool", {}).get("fitdoctor")
     if section is not None and not isinstance(section, dict):
-        raise ConfigError(f"{path}: tool.fitdoctor: expected a table, got {section!r}")
+        raise ConfigError(f"tool.fitdoctor: expected a table, got {section!r}")
     return section
 
 

@@ -223,7 +223,7 @@ def classes(run: Run) -> int | None:
         accuracy = run.get(ACCURACY, split)
         if accuracy is not None and len(accuracy.finite):
             lowest = float(accuracy.finite.values[:5].min())
-            if abs(lowest - 1 / count) < max(0.5 / count, 0.03):
+            if abs(lowest - 1 / count) < max(0.25 / count, 0.02):
                 return count
     return None
 

@@ -54,7 +54,9 @@ def diagnose(run: Run, *, rules: Sequence[Rule] | None = None, config: Config | 
         source=run.source,
         steps=run.steps,
         outcomes=outcomes,
-        diagnoses=tuple(triage(findings, {r.name: r.explains for r in known}, run.steps)),
+        diagnoses=tuple(
+            triage(findings, {r.name: r.explains for r in known}, run.steps, {r.name for r in known if r.state})
+        ),
         facts=facts,
         notes=run.notes,
         curves=_curves(run),

@@ -183,7 +183,7 @@ def from_json(text: str) -> list[Report]:
                 "make the report again, or install the version that wrote it"
             )
         return [Report.from_dict(r) for r in document["reports"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ReportFormatError(
             "expected JSON written by fitdoctor (format_version, fitdoctor, reports), "
             f"got {type(error).__name__}: {error}"
@@ -281,6 +281,10 @@ def _float(value: Any) -> float:
     return float(value)  # float() reads "NaN", "Infinity" and "-Infinity" too
 
 
+def _amount(value: Any) -> Any:
+    return _float(value) if isinstance(value, str) else value
+
+
 def _span_from(value: Any) -> Span:
     return Span(int(value[0]), int(value[1]))
 
@@ -348,7 +352,7 @@ def _report_from_dict(data: Mapping[str, Any]) -> Report:
             for d in data["diagnoses"]
         ),
         facts=data["facts"],
-        notes=tuple(Note(n["kind"], n["text"], n["step"], n["amount"]) for n in data["notes"]),
+        notes=tuple(Note(n["kind"], n["text"], n["step"], _amount(n["amount"])) for n in data["notes"]),
         curves=tuple(_evidence_from(c) for c in data["curves"]),
         unmapped=tuple(data["unmapped"]),
         fitdoctor=data["fitdoctor"],

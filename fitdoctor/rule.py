@@ -65,6 +65,8 @@ class Rule:
         status: "stable", "preview" or "deprecated".
         live: False for a rule that needs the end of the run.
         vital: True when no run may be called healthy unless this rule could judge it.
+        state: True when it describes how the whole run stands rather than an event with an onset; any cause
+            in the run may explain a state, whenever it began.
         check: the function itself.
         family: name of the folder it lives in.
     """
@@ -77,6 +79,7 @@ class Rule:
     status: Status
     live: bool
     vital: bool
+    state: bool
     check: Check
     family: str
 
@@ -105,8 +108,27 @@ class Rule:
         for need in self.needs:
             choices = need if isinstance(need, tuple) else (need,)
             if not any(_present(run, signal) for signal in choices):
-                return "no " + " or ".join(str(signal) for signal in choices) + " logged"
+                return f"no {wanted(need)} logged"
         return ""
+
+
+def wanted(need: Need) -> str:
+    """A need in words: ``grad_norm``, ``val loss or test loss``, ``grad_norm by layer``.
+
+    Example:
+        >>> from fitdoctor.signals import GRAD_NORM
+        >>> wanted(Signal(GRAD_NORM, layer="*")), wanted((Signal(GRAD_NORM), Signal(GRAD_NORM, layer="*")))
+        ('grad_norm by layer', 'grad_norm')
+    """
+    choices = need if isinstance(need, tuple) else (need,)
+    words: dict[str, None] = {}
+    for signal in choices:
+        whole = Signal(signal.quantity, signal.split)
+        if signal.layer != "*":
+            words[str(signal)] = None
+        elif whole not in choices:
+            words[f"{whole} by layer"] = None
+    return " or ".join(words)
 
 
 def _present(run: Run, signal: Signal) -> bool:
@@ -125,6 +147,7 @@ def rule(
     status: Status = "stable",
     live: bool = True,
     vital: bool = False,
+    state: bool = False,
 ) -> Callable[[Check], Rule]:
     """Make a `Rule` of a function. Registers nothing; the catalogue finds it by its folder.
 
@@ -138,6 +161,7 @@ def rule(
         status: life-cycle state.
         live: False when it needs the end of the run.
         vital: True when a run may not be called healthy without it.
+        state: True when it describes the state of the whole run, which has no onset.
 
     Raises:
         RuleError: if code or name is malformed.
@@ -156,7 +180,7 @@ def rule(
 
     def make(check: Check) -> Rule:
         family = check.__module__.split(".")[-2] if check.__module__.count(".") >= 2 else "other"
-        return Rule(code, name, wanted, tuple(explains), since, status, live, vital, check, family)
+        return Rule(code, name, wanted, tuple(explains), since, status, live, vital, state, check, family)
 
     return make
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -35,7 +36,7 @@ class Span:
 
 
 def _frozen(values: object, dtype: type) -> NDArray[np.generic]:
-    array = np.atleast_1d(np.asarray(values, dtype=dtype))
+    array: NDArray[np.generic] = np.atleast_1d(np.asarray(values, dtype=dtype))
     if array.flags.writeable:
         array = array.view()
         array.flags.writeable = False
@@ -243,7 +244,7 @@ def thin(series: Series, most: int = 200) -> tuple[tuple[int, float], ...]:
         buckets = max(1, (most - 2) // 2)
         edges = np.linspace(0, n, buckets + 1).astype(np.int64)
         keep = {0, n - 1}
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             part = series.values[low:high]
             bad = ~np.isfinite(part)
             if bad.any():

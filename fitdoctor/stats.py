@@ -6,7 +6,9 @@ Every function takes float64[n] and ignores nothing silently: callers pass finit
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +84,7 @@ def block_medians(values: FloatArray, blocks: int = 60) -> FloatArray:
     if len(values) <= blocks:
         return values.copy()
     edges = block_edges(len(values), blocks)
-    return np.array([np.median(values[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    return np.array([np.median(values[a:b]) for a, b in pairwise(edges)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class Trend:
     change: float
 
 
-def trend(y: FloatArray, x: FloatArray | None = None, *, blocks: int = 60) -> Trend:
+def trend(y: FloatArray, x: FloatArray | None = None, *, blocks: int = 60, widen: float = 1.0) -> Trend:
     """Theil-Sen slope and Mann-Kendall p-values (Sen 1968; Mann 1945, Kendall 1975).
 
     More than `blocks` points are first reduced to block medians, which keeps it linear in n.
@@ -111,6 +113,8 @@ def trend(y: FloatArray, x: FloatArray | None = None, *, blocks: int = 60) -> Tr
         y: float64[n].
         x: float64[n], increasing; 0, 1, 2 ... when left out.
         blocks: most points used.
+        widen: factor on the standard deviation of the Mann-Kendall statistic, above 1 where neighbouring
+            values are correlated: sqrt((1 + rho) / (1 - rho)) for an AR(1) coefficient rho.
 
     Example:
         >>> t = trend(np.array([5.0, 4, 4, 3, 2, 2, 1, 0]))
@@ -130,8 +134,9 @@ def trend(y: FloatArray, x: FloatArray | None = None, *, blocks: int = 60) -> Tr
     variance = (n * (n - 1) * (2 * n + 5) - float((ties * (ties - 1) * (2 * ties + 5)).sum())) / 18
     if variance <= 0:
         return Trend(slope, 1.0, 1.0, 0.0)
-    p_up = _normal_tail((s - 1) / math.sqrt(variance))
-    p_down = _normal_tail((-s - 1) / math.sqrt(variance))
+    deviation = widen * math.sqrt(variance)
+    p_up = _normal_tail((s - 1) / deviation)
+    p_down = _normal_tail((-s - 1) / deviation)
     return Trend(slope, p_up, p_down, slope * float(x[-1] - x[0]))
 
 
@@ -242,9 +247,7 @@ def forecast(y: FloatArray, *, horizon: float = 0.25, least: int = 8) -> Forecas
     t = np.arange(1, n + 1, dtype=np.float64)
     start = int(0.1 * n)
     best: tuple[float, float, float, float] | None = None
-    shapes = [lambda u, b=b: u**-b for b in (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0)]
-    shapes += [lambda u, k=k: np.exp(-k * u / n) for k in (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0)]
-    for shape in shapes:
+    for shape in _shapes(n):
         basis = shape(t[start:])
         level, amplitude, cost, scatter = _robust_line(basis, y[start:])
         if amplitude < 0:
@@ -255,6 +258,19 @@ def forecast(y: FloatArray, *, horizon: float = 0.25, least: int = 8) -> Forecas
     if best is None:
         return Forecast(0.0, float(y[-1]), noise_scale(y))
     return Forecast(max(0.0, best[1]), best[2], best[3])
+
+
+def _shapes(n: int) -> list[Callable[[FloatArray], FloatArray]]:
+    """The falling shapes that a forecast tries, as functions of the point's number."""
+
+    def power(exponent: float) -> Callable[[FloatArray], FloatArray]:
+        return lambda t: np.asarray(t**-exponent, dtype=np.float64)
+
+    def exponential(rate: float) -> Callable[[FloatArray], FloatArray]:
+        return lambda t: np.asarray(np.exp(-rate * t / n), dtype=np.float64)
+
+    powers = [power(b) for b in (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0)]
+    return powers + [exponential(k) for k in (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0)]
 
 
 def _robust_line(x: FloatArray, y: FloatArray) -> tuple[float, float, float, float]:

@@ -6,7 +6,7 @@ A root cause is a finding with no other finding that explains it and began no la
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from fitdoctor.finding import Finding, Severity
 from fitdoctor.report import Diagnosis
@@ -17,13 +17,19 @@ ONSET_SLACK = 0.05
 off block medians of at most 60 blocks, so each is known to about two blocks."""
 
 
-def triage(findings: Sequence[Finding], explains: Mapping[str, Sequence[str]], steps: Span | None) -> list[Diagnosis]:
+def triage(
+    findings: Sequence[Finding],
+    explains: Mapping[str, Sequence[str]],
+    steps: Span | None,
+    states: Collection[str] = (),
+) -> list[Diagnosis]:
     """Group findings under their root causes.
 
     Args:
         findings: all findings of one run, with `Finding.rule` filled in.
         explains: rule name -> names of rules whose findings it accounts for.
         steps: first and last step of the run.
+        states: names of rules that describe the whole run; their findings have no onset to be compared.
 
     Returns:
         One diagnosis per root cause, by the worst severity among the root and what it explains, then the
@@ -36,36 +42,45 @@ def triage(findings: Sequence[Finding], explains: Mapping[str, Sequence[str]], s
         return (
             effect.rule in closure[cause.rule]
             and cause.rule not in closure[effect.rule]
-            and cause.onset <= effect.onset + slack
+            and (effect.rule in states or cause.onset <= effect.onset + slack)
             and (cause.severity is not Severity.NOTE or effect.severity is Severity.NOTE)
         )
 
-    def order(f: Finding) -> tuple[int, int, int, int, str]:
+    def order(f: Finding) -> tuple[int, int, int, int, str, int, str]:
         effects = sum(accounts_for(f, other) for other in findings)
-        return (-f.severity.rank, -f.confidence.rank, -effects, f.onset, f.rule)
+        return (-f.severity.rank, -f.confidence.rank, -effects, f.onset, f.rule, f.span.last, f.message)
 
     ranked = sorted(findings, key=order)
     roots: list[Finding] = []
+    groups: list[list[Finding]] = []
+    explained: list[Finding] = []
     for f in ranked:
-        explained = any(accounts_for(other, f) for other in ranked)
-        if not explained and all(f.rule != root.rule for root in roots):
+        same = next((i for i, root in enumerate(roots) if root.rule == f.rule), None)
+        if any(accounts_for(other, f) for other in ranked):
+            explained.append(f)
+        elif same is None:
             roots.append(f)
+            groups.append([])
+        else:
+            groups[same].append(f)
 
-    groups: dict[int, list[Finding]] = {i: [] for i in range(len(roots))}
-    for f in ranked:
-        if any(f is root for root in roots):
-            continue
-        owner = next((i for i, root in enumerate(roots) if root.rule == f.rule or accounts_for(root, f)), None)
-        if owner is not None:
-            groups[owner].append(f)
+    def owner(f: Finding) -> int:
+        """The root that accounts for a finding, or else for what explains it; "explains" has no cycles."""
+        direct = (i for i, root in enumerate(roots) if accounts_for(root, f))
+        same = (i for i, root in enumerate(roots) if root.rule == f.rule)
+        found = next(direct, next(same, None))
+        return owner(next(other for other in ranked if accounts_for(other, f))) if found is None else found
+
+    for f in explained:
+        groups[owner(f)].append(f)
     diagnoses = [
         Diagnosis(
             root=root,
-            explains=tuple(sorted(groups[i], key=lambda f: (f.onset, f.rule))),
+            explains=tuple(sorted(group, key=lambda f: (f.onset, f.rule, f.span.last, f.message))),
             could_be=root.could_be,
             settle_with=root.settle_with,
         )
-        for i, root in enumerate(roots)
+        for root, group in zip(roots, groups, strict=True)
     ]
     return sorted(diagnoses, key=lambda d: -max(f.severity.rank for f in (d.root, *d.explains)))
 

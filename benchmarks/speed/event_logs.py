@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-
 from fitdoctor.readers.tensorboard.crc32c import crc_of_zeros, linear_rows, masked
+from numpy.typing import NDArray
 
 _START = 1_700_000_000.0
 
@@ -45,6 +46,31 @@ def tensor_value(tag: bytes, value: float) -> bytes:
     return field(1, field(1, tag) + field(8, tensor) + field(9, metadata))
 
 
+class Log(NamedTuple):
+    """Points in the order in which they are logged.
+
+    Attributes:
+        tags: the tags.
+        which: int64[n], index of the tag of each point.
+        steps: int64[n].
+        values: float32[n].
+        walls: float64[n].
+    """
+
+    tags: list[str]
+    which: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    values: NDArray[np.float32]
+    walls: NDArray[np.float64]
+
+
+def write_log(path: Path, log: Log, layout: Callable[[bytes, float], bytes]) -> None:
+    """Write an event file with one event for each point, in this layout."""
+    names = [tag.encode() for tag in log.tags]
+    points = zip(log.which.tolist(), log.steps.tolist(), log.values.tolist(), log.walls.tolist(), strict=True)
+    write_records(path, [event(step, wall, layout(names[i], value)) for i, step, value, wall in points])
+
+
 def write_records(path: Path, events: Sequence[bytes]) -> None:
     """Write an event file with these events after the version that every writer puts first."""
     events = [b"\x09" + struct.pack("<d", _START) + field(3, b"brain.Event:2"), *events]
@@ -63,31 +89,34 @@ def write_records(path: Path, events: Sequence[bytes]) -> None:
             file.write(heads[len(e)] + e + struct.pack("<I", masked(check)))
 
 
-_REGULAR = [b"train/loss", b"train/accuracy", b"train/grad_norm", b"train/lr", b"train/throughput"]
+_REGULAR = ["train/loss", "train/accuracy", "train/grad_norm", "train/lr", "train/throughput"]
 _IRREGULAR = [
-    *_REGULAR, b"loss", b"val/loss", b"val/accuracy", b"epoch", b"lr-AdamW/pg1", b"lr-AdamW/pg2",
-    *(f"encoder/layers.{i}.self_attn.out_proj.weight/grad_norm".encode() for i in range(12)),
-    *(f"layer{i}/activation_mean".encode() for i in range(7)),
+    *_REGULAR, "loss", "val/loss", "val/accuracy", "epoch", "lr-AdamW/pg1", "lr-AdamW/pg2",
+    *(f"encoder/layers.{i}.self_attn.out_proj.weight/grad_norm" for i in range(12)),
+    *(f"layer{i}/activation_mean" for i in range(7)),
 ]  # fmt: skip
 
 
-def regular(points: int, value: object = simple_value, seed: int = 0) -> Iterator[bytes]:
-    """Events of five tags, always logged in the same order."""
+def regular(points: int, seed: int = 0) -> Log:
+    """Five tags, always logged in the same order."""
     rng = np.random.default_rng(seed)
-    steps = points // len(_REGULAR)
-    values = rng.standard_normal((steps, len(_REGULAR))).astype(np.float32).tolist()
-    walls = _START + np.cumsum(rng.exponential(0.01, steps * len(_REGULAR)))
-    wall = iter(walls.tolist())
-    for step, row in enumerate(values):
-        for tag, number in zip(_REGULAR, row, strict=True):
-            yield event(step, next(wall), value(tag, number))  # type: ignore[operator]
+    points -= points % len(_REGULAR)
+    return Log(
+        _REGULAR,
+        np.arange(points) % len(_REGULAR),
+        np.arange(points) // len(_REGULAR),
+        rng.standard_normal(points).astype(np.float32),
+        _START + np.cumsum(rng.exponential(0.01, points)),
+    )
 
 
-def irregular(points: int, value: object = simple_value, seed: int = 0) -> Iterator[bytes]:
-    """Events of thirty tags with names of 4 to 54 letters, in random order."""
+def irregular(points: int, seed: int = 0) -> Log:
+    """Thirty tags with names of 4 to 54 letters, in random order, each at times that nothing foretells."""
     rng = np.random.default_rng(seed)
-    values = rng.standard_normal(points).astype(np.float32).tolist()
-    which = rng.integers(0, len(_IRREGULAR), points).tolist()
-    walls = (_START + np.cumsum(rng.exponential(0.01, points))).tolist()
-    for i in range(points):
-        yield event(i // 30, walls[i], value(_IRREGULAR[which[i]], values[i]))  # type: ignore[operator]
+    return Log(
+        _IRREGULAR,
+        rng.integers(0, len(_IRREGULAR), points),
+        np.arange(points) // len(_IRREGULAR),
+        rng.standard_normal(points).astype(np.float32),
+        _START + np.cumsum(rng.exponential(0.01, points)),
+    )

@@ -26,13 +26,15 @@ class Tally:
         runs: how many reports have passed.
         judged: how many of them reached a verdict.
         worst: rank of the worst severity seen, -1 for none.
-        unreadable: how many paths or runs could not be read.
+        damaged: how many of them tell of a log that could not be read at all.
+        unreadable: how many paths could not be read.
     """
 
     fail_on: str
     runs: int = 0
     judged: int = 0
     worst: int = -1
+    damaged: int = 0
     unreadable: int = 0
 
     def passing(self, reports: Iterable[Report]) -> Iterator[Report]:
@@ -44,13 +46,14 @@ class Tally:
     def count(self, report: Report) -> None:
         """Take one report into account."""
         self.runs += 1
+        self.damaged += report.steps is None and any(note.kind == "ignored-file" for note in report.notes)
         self.judged += report.verdict != "cannot judge"
         if report.worst is not None:
             self.worst = max(self.worst, report.worst.rank)
 
     def status(self, *, exit_zero: bool = False) -> int:
         """The exit status: wrong input first, then findings, then that nothing could be judged."""
-        if self.unreadable or not self.runs:
+        if self.unreadable or self.damaged == self.runs:  # among sound runs a damaged log is reported, no more
             return WRONG_INPUT
         if exit_zero:
             return NOTHING_FOUND

@@ -111,7 +111,7 @@ class Follower:
             for rule, finding in new.items():
                 if rule not in old or old[rule].severity != finding.severity:
                     self._tell(report, finding)
-            for rule in old.keys() - new.keys():
+            for rule in sorted(old.keys() - new.keys()):
                 self._say((one_line(name), "bold"), ("  gone: ", "green"), rule, f"  {self._at(report)}")
 
     def _tell(self, report: Report, finding: Finding) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,15 +34,38 @@ class Logs:
         from fitdoctor.readers import open_runs
 
         for path in self._paths:
-            try:
+            with self._failing_gently():
                 for run in open_runs(
                     path, tags=self._config.tags, match=self._pattern or "*", progress=self._progress.update
                 ):
-                    self._found += 1
-                    # Runs are named relative to their path: several paths may hold runs of one name.
-                    yield run if len(self._paths) == 1 else replace(run, name=_joined(path, run.name))
-            except ReadError as error:
-                self._failures.append(str(error))
+                    yield self._counted(path, run)
+
+    def described(self) -> Iterator[tuple[Run, dict[str, str]]]:
+        """The runs, each with the tags that were left out of it and why."""
+        from fitdoctor.readers import describe, find_runs
+
+        for path in self._paths:
+            with self._failing_gently():
+                sources = find_runs(path, tags=self._config.tags)
+                for done, source in enumerate(sources):
+                    self._progress.update(done, len(sources), source.name)
+                    uses = describe(source)
+                    for run in source.load():
+                        if fnmatchcase(run.name, self._pattern or "*"):
+                            left_out = {u.tag: u.why for u in uses if u.run == run.name and u.signal is None}
+                            yield self._counted(path, run), left_out
+
+    def _counted(self, path: Path, run: Run) -> Run:
+        self._found += 1
+        # Runs are named relative to their path: several paths may hold runs of one name.
+        return run if len(self._paths) == 1 else replace(run, name=_joined(path, run.name))
+
+    @contextmanager
+    def _failing_gently(self) -> Iterator[None]:
+        try:
+            yield
+        except ReadError as error:
+            self._failures.append(str(error))
 
     def report_failures(self) -> int:
         """Tell on stderr what could not be read, and how many failures that makes."""
@@ -55,4 +80,5 @@ class Logs:
 
 
 def _joined(path: Path, name: str) -> str:
-    return name if name.startswith(str(path)) else f"{path}/{name}" if name not in ("", ".") else str(path)
+    """The name below the path; a path that is the run itself is name enough."""
+    return str(path) if name in ("", ".", path.name, path.stem) else f"{path}/{name}"

@@ -8,19 +8,15 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from fitdoctor.reporters.page import Page
-from fitdoctor.rule import Rule, sections
+from fitdoctor.reporters.page import Page, Piece
+from fitdoctor.rule import Rule, sections, wanted
 
 _OPTION = re.compile(r"^`{0,2}(\w+)`{0,2}:\s*(.*)$")
 
 
 def needs(rule: Rule) -> list[str]:
     """What must be logged, one entry per need; the members of a choice are joined by "or"."""
-    entries = []
-    for need in rule.needs:
-        choices = need if isinstance(need, tuple) else (need,)
-        entries.append(" or ".join(str(c).replace(" of *", " of any layer") for c in choices))
-    return entries
+    return [wanted(need) for need in rule.needs]
 
 
 def option_texts(rule: Rule) -> dict[str, str]:
@@ -63,11 +59,9 @@ def show_list(rules: Sequence[Rule], page: Page) -> None:
         page.write((_title(family), "bold"))
         for rule in members:
             state = "" if rule.status == "stable" else f" [{rule.status}]"
-            page.write(
-                rule.summary, (state, "yellow"),
-                (f"  needs {', '.join(needs(rule)) or 'nothing'}", "dim"),
-                first=(f"  {rule.code}  ", (f"{rule.name:<{longest}}  ", "cyan")),
-            )  # fmt: skip
+            margin: tuple[Piece, ...] = (f"  {rule.code}  ", (f"{rule.name:<{longest}}  ", "cyan"))
+            page.write(rule.summary, (state, "yellow"), first=margin)
+            page.write((f"needs {', '.join(needs(rule)) or 'nothing'}", "dim"), first=" " * (longest + 12))
         page.gap()
     page.write(f"{len(rules)} rules. ", ("`fitdoctor rule NAME` explains one.", "dim"))
 

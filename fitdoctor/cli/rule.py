@@ -24,7 +24,12 @@ class RuleName(click.ParamType[Any]):
 @click.command(short_help="List the rules, or explain one.")
 @click.argument("name", required=False, type=RuleName(), metavar="[CODE|NAME]")
 @click.option(
-    "--format", "format_", type=click.Choice(["terminal", "json", "markdown"]), default="terminal", show_default=True
+    "--format",
+    "format_",
+    type=click.Choice(["terminal", "json", "markdown"]),
+    default="terminal",
+    show_default=True,
+    help="What to write.",
 )
 def rule(name: str | None, format_: str) -> None:
     """List the rules, or show the manual page of the one with that CODE or NAME."""

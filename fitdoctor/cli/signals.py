@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
 @click.command(short_help="Show what the tags of a log were mapped to.")
 @click.argument("paths", nargs=-1, type=LOG_PATH, metavar="[PATH...]")
 @reading_options
-@click.option("--format", "format_", type=click.Choice(["terminal", "json"]), default="terminal", show_default=True)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["terminal", "json"]),
+    default="terminal",
+    show_default=True,
+    help="What to write.",
+)
 @click.pass_context
 def signals(ctx: click.Context, /, paths: tuple[Path, ...], format_: str, pattern: str | None, **given: Any) -> None:
     """Show what the tags of the logs below PATH mean to fitdoctor, and which were left out.
@@ -40,11 +48,11 @@ def signals(ctx: click.Context, /, paths: tuple[Path, ...], format_: str, patter
         if format_ == "json":
             import json
 
-            click.echo(json.dumps([_plain(run) for run in logs], indent=2))
+            click.echo(json.dumps([_plain(run, left_out) for run, left_out in logs.described()], indent=2))
         else:
             page = Page(Console())
-            for run in logs:
-                _show_mapping(run, page)
+            for run, left_out in logs.described():
+                _show_mapping(run, left_out, page)
     ctx.exit(WRONG_INPUT if logs.report_failures() else NOTHING_FOUND)
 
 
@@ -73,32 +81,34 @@ def _show_vocabulary(page: Page, format_: str) -> None:
     page.write(("--map TAG=QUANTITY or TAG=QUANTITY:SPLIT (train, val, test) says what a tag of a log means.", "dim"))
 
 
-def _show_mapping(run: Run, page: Page) -> None:
+def _show_mapping(run: Run, left_out: Mapping[str, str], page: Page) -> None:
     from fitdoctor.reporters.harmless import one_line
 
     page.write((one_line(run.name) or "run", "bold"), (f"  {run.source}, {len(run.series)} series", "dim"))
     tags = [one_line(s.tag, 36) or "(no tag)" for s in run.series]
     longest = max(map(len, tags), default=0)
-    for tag, series in zip(tags, run.series, strict=True):
+    meanings = [one_line(str(s.signal), 40) for s in run.series]
+    widest = max(map(len, meanings), default=0)
+    for tag, meaning, series in zip(tags, meanings, run.series, strict=True):
         per = f", per {series.per}" if series.per else ""
         first, last = series.span.first, series.span.last
         page.write(
-            (one_line(str(series.signal)), "cyan"),
+            (f"{meaning:<{widest}}", "cyan"),
             (f"  {len(series):,} points, {run.step_unit}s {first:,} to {last:,}{per}", "dim"),
             first=f"  {tag:<{longest}}  ",
         )  # fmt: skip
     for key, value in run.facts.items():
-        page.write((f"{key} = {one_line(str(value))}", "dim"), first="  ")
-    if run.unmapped:
-        page.write(("left out, because no quantity fits the name:", "yellow"), first="  ")
-        for tag in run.unmapped:
-            page.write(one_line(tag), first="    ")
+        page.write((f"{one_line(key)} = {one_line(str(value))}", "dim"), first="  ")
+    if left_out:
+        page.write((f"{len(left_out)} left out", "yellow"), first="  ")
+        for tag, why in left_out.items():
+            page.write(one_line(tag), (f"  {one_line(why)}", "dim"), first="    ")
     for note in run.notes:
         page.write((f"{note.kind}: ", "yellow"), one_line(note.text), first="  ")
     page.gap()
 
 
-def _plain(run: Run) -> dict[str, Any]:
+def _plain(run: Run, left_out: Mapping[str, str]) -> dict[str, Any]:
     return {
         "run": run.name,
         "path": run.path,
@@ -115,7 +125,7 @@ def _plain(run: Run) -> dict[str, Any]:
             }
             for s in run.series
         ],
-        "unmapped": list(run.unmapped),
+        "left_out": dict(left_out),
         "facts": dict(run.facts),
         "notes": [{"kind": n.kind, "text": n.text} for n in run.notes],
     }

@@ -48,6 +48,7 @@ class RunSource:
         parts: what each reader is given.
         subruns: folder of event files -> the run folder that it is a part of.
         overrides: what the user says about tags.
+        failure: why it cannot be read, where that is known before reading.
     """
 
     name: str
@@ -56,6 +57,7 @@ class RunSource:
     parts: tuple[Found, ...]
     subruns: Mapping[Path, Path]
     overrides: Overrides = ()
+    failure: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -65,7 +67,7 @@ class RunSource:
     @property
     def single(self) -> bool:
         """Whether it is known, without reading, to hold exactly one run."""
-        return all(part.module == "tensorboard" for part in self.parts)
+        return bool(self.failure) or all(part.module == "tensorboard" for part in self.parts)
 
     def fingerprint(self) -> tuple[tuple[str, int, int], ...]:
         """Name, size and time of change of every file; a different one means that there is more to read."""
@@ -110,6 +112,8 @@ class RunSource:
         from fitdoctor.readers.subruns import merged
 
         out: list[RawRun] = []
+        if self.failure:
+            out.append(_unread(self.path, self.source, self.failure))
         whole: dict[Path, RawRun] = {}
         pieces: dict[Path, list[tuple[Path, RawRun]]] = {}
         for part in self.parts:
@@ -130,9 +134,7 @@ class RunSource:
         return out
 
     def _read(self, part: Found) -> list[RawRun]:
-        from fitdoctor.readers.raw import RawRun
         from fitdoctor.readers.walk import reader
-        from fitdoctor.run import Note
 
         module = reader(part.module)
         found: list[RawRun] = []
@@ -145,8 +147,16 @@ class RunSource:
             why = f"{part.home}: the {module.SOURCE} reader failed: {type(error).__name__}: {error}"
         else:
             return found
-        found.append(RawRun(part.home.name, str(part.home), module.SOURCE, (), notes=(Note("ignored-file", why),)))
+        found.append(_unread(part.home, module.SOURCE, why))
         return found
+
+
+def _unread(path: Path, source: str, why: str) -> RawRun:
+    """A run without series that says why."""
+    from fitdoctor.readers.raw import RawRun
+    from fitdoctor.run import Note
+
+    return RawRun(path.name, str(path), source, (), notes=(Note("ignored-file", why),))
 
 
 def open_runs(
@@ -207,13 +217,14 @@ def find_runs(path: str | Path, *, tags: Mapping[str, str] | None = None) -> lis
     seen = survey(root)
     if not seen.found:
         raise NoLogsFound(_nothing_found(root, seen))
-    return _sources(root, seen.found, overrides)
+    return _sources(root, seen, overrides)
 
 
-def _sources(root: Path, found: Sequence[Found], overrides: Overrides) -> list[RunSource]:
+def _sources(root: Path, seen: Survey, overrides: Overrides) -> list[RunSource]:
     from fitdoctor.readers.subruns import parents_of
     from fitdoctor.readers.walk import natural, reader
 
+    found = seen.found
     events = {f.home: f for f in found if f.module == "tensorboard"}
     subruns = parents_of(events)
     groups: dict[Path, list[Found]] = {}
@@ -232,6 +243,9 @@ def _sources(root: Path, found: Sequence[Found], overrides: Overrides) -> list[R
             sources.append(
                 RunSource(name, first.home if single_file else place, formats, tuple(several), own, overrides)
             )
+    for path, why in seen.unreadable:
+        name = _name_of(root, path, path, alone=True)
+        sources.append(RunSource(name, path, "unreadable", (), {}, overrides, f"{path}: not read: {why}"))
     sources.sort(key=lambda s: natural(s.name))
     used: set[str] = set()
     return [replace(s, name=_unique(s.name, used)) for s in sources]
@@ -312,14 +326,22 @@ def _nothing_found(root: Path, seen: Survey) -> str:
     if root.is_file():
         return f"{root}: not a training log that fitdoctor reads; it knows {looked}"
     if not seen.files:
-        return f"{root}: the folder is empty ({seen.folders} folders, no file); expected {looked}"
+        return f"{root}: the folder is empty; expected {looked}"
     common = sorted(seen.suffixes.items(), key=lambda item: -item[1])[:3]
     kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in common)
-    text = f"{root}: no training log among {seen.files} files in {seen.folders} folders ({kinds}); looked for {looked}"
+    among = f"{_count(seen.files, 'file')} in {_count(seen.folders, 'folder')} ({kinds})"
+    text = f"{root}: no training log among {among}; looked for {looked}"
+    if seen.refused:
+        nearest = ", ".join(str(path.relative_to(root)) for path in seen.refused)
+        text += f"; nearest are {nearest}, which hold no table of a loss or metric over steps or epochs"
     if seen.unreadable:
         path, why = seen.unreadable[0]
         text += f"; {len(seen.unreadable)} could not be opened, first {path}: {why}"
     return text
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 # --- what became of the tags -------------------------------------------------------------------------------

@@ -1,13 +1,16 @@
-"""ClearML offline sessions: ``offline-<id>/metrics.jsonl``, each line a JSON list of events."""
+"""ClearML offline sessions: ``offline-<id>/metrics.jsonl``, each line a JSON list of events, or the same zipped."""
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from fitdoctor.errors import ReadError
 from fitdoctor.readers.decoding import decode, read_bytes
 from fitdoctor.readers.json_lines import as_number, objects_of_list, parse
@@ -16,10 +19,27 @@ from fitdoctor.run import Note
 
 SOURCE = "clearml"
 
+_ZIP = b"PK\x03\x04"
+_MEMBER = "metrics.jsonl"
+_LARGEST = 1 << 30
+
 
 def recognise(path: Path, head: bytes) -> bool:
     """Whether the file holds ClearML's scalar events."""
+    if head.startswith(_ZIP):
+        return _packed(path) is not None
     return b'"training_stats_scalar"' in head and head.lstrip()[:1] in (b"[", b"{")
+
+
+def _packed(path: Path) -> bytes | None:
+    """The metrics in a zipped session; None where the archive is something else, or broken."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(_MEMBER).file_size > _LARGEST:
+                return None
+            return archive.read(_MEMBER)
+    except (OSError, KeyError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError):
+        return None
 
 
 def home(path: Path) -> Path:
@@ -36,7 +56,8 @@ def read(home: Path, files: Sequence[Path]) -> Iterator[RawRun]:
 def _run_of(path: Path) -> RawRun:
     points: dict[str, tuple[array[int], array[float], array[float]]] = {}
     bad: list[int] = []
-    lines = decode(read_bytes(path)).split("\n")
+    zipped = path.suffix == ".zip"
+    lines = decode((_packed(path) or b"") if zipped else read_bytes(path)).split("\n")
     for i, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -53,7 +74,7 @@ def _run_of(path: Path) -> RawRun:
         )
     notes = [Note("corrupt", f"{path}: line {i} is cut or damaged; its whole events were used") for i in bad]
     return RawRun(
-        name=path.parent.name,
+        name=path.stem if zipped else path.parent.name,
         path=str(path),
         source=SOURCE,
         series=tuple(

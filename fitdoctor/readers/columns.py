@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from fitdoctor.readers.raw import RawSeries
 from fitdoctor.run import FloatArray, IntArray, Note
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from fitdoctor.errors import ReadError
 from fitdoctor.readers.columns import Cells, series_of
 from fitdoctor.readers.decoding import decode, read_bytes

@@ -142,11 +142,12 @@ def _run_of(path: Path) -> RawRun:
     cells = Cells()
     params: dict[str, object] = {}
     style = _Style()
-    for row in _rows(text, bad=bad):
+    rows = list(_rows(text, bad=bad))
+    first = next((i for i, row in enumerate(rows) if any(map(_is_clock, row))), 0)
+    for row in rows[:first]:
+        params.update(flattened(row))  # mmcv writes its environment and configuration before the first step
+    for row in rows[first:]:
         numbers = dict(numbers_in(row))
-        if not any(is_step(tag) or is_epoch(tag) for tag in numbers) and not any(map(looks_like_metric, numbers)):
-            params.update(flattened(row))  # mmcv writes its environment and configuration as the first line
-            continue
         for tag, value in row.items():
             if isinstance(value, str) and is_wall_time(tag) and (seconds := moment(value)) is not None:
                 numbers[tag] = seconds
@@ -202,11 +203,14 @@ class _Style:
                 numbers[named] = numbers.pop("value")
         if not self.last:
             return numbers
-        return {tag if _is_clock(tag) or _names_split(tag) else f"{self.last}/{tag}": v for tag, v in numbers.items()}
+        return {
+            tag if _is_clock(tag) or is_wall_time(tag) or _names_split(tag) else f"{self.last}/{tag}": value
+            for tag, value in numbers.items()
+        }
 
 
 def _is_clock(tag: str) -> bool:
-    return is_step(tag) or is_epoch(tag) or tag.lower() in ("timestamp", "wall_time", "_timestamp")
+    return is_step(tag) or is_epoch(tag)
 
 
 def _names_split(tag: str) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from fitdoctor.errors import ReadError
 from fitdoctor.readers.columns import Column, is_epoch, is_step
 from fitdoctor.readers.csv_dialect import looks_like_metric

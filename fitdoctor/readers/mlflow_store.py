@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+
 from fitdoctor.readers.decoding import decode, number, read_bytes, unreadable
 from fitdoctor.readers.raw import RawRun, RawSeries
 from fitdoctor.readers.settings import parse_yaml

@@ -48,7 +48,8 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
                 yield connection
     except OSError as error:
         raise unreadable(path, error) from error
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
+        # sqlite3 decodes names and messages of a damaged file itself, strictly.
         raise ReadError(
             f"{path}: expected a readable SQLite database, got: {error}; "
             "if another program holds it, try again later; if it is damaged, recover it with sqlite3's .recover"

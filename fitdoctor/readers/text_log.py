@@ -18,8 +18,9 @@ from fitdoctor.errors import ReadError
 from fitdoctor.readers.columns import Cells, Column, is_epoch, is_step, series_of
 from fitdoctor.readers.decoding import decode, moment, read_bytes
 from fitdoctor.readers.raw import RawRun
-from fitdoctor.readers.text_line import SPLITS, Line, Role, Slot, is_metric, learn, reduce, split_of
+from fitdoctor.readers.text_line import Line, LineReader
 from fitdoctor.readers.text_table import TableReader
+from fitdoctor.readers.text_words import SPLITS, Role, Slot, is_metric, split_of
 from fitdoctor.run import Fact, Note
 
 SOURCE = "text"
@@ -83,7 +84,9 @@ class _Log:
         self.totals: dict[Role, Counter[float]] = {Role.EPOCH: Counter(), Role.STEP: Counter()}
         self.keras = False
         self._seen: Counter[str] = Counter()
-        self._shapes: dict[str, tuple[Slot, ...]] = {}
+        self._first: dict[str, float] = {}
+        self._moving: set[str] = set()
+        self._lines = LineReader()
         self._tables = TableReader()
         self._epoch: float | None = None
         self._section = ""
@@ -91,7 +94,7 @@ class _Log:
 
     def repeats(self) -> bool:
         """Whether some metric has been seen often enough to be a curve."""
-        return any(count >= _ENOUGH for count in self._seen.values())
+        return any(count >= _ENOUGH and tag in self._moving for tag, count in self._seen.items())
 
     def take(self, text: str) -> None:
         """Read one line, or the several that a carriage return wrote over each other."""
@@ -109,18 +112,15 @@ class _Log:
         if self._tables.open and (row := self._tables.row(text)) is not None:
             self._take_table_row(row)
             return
-        line = reduce(text)
+        line = self._lines.read(text)
         if line is None:
             if not self._tables.header(text) and (section := _SECTION.fullmatch(text)) is not None:
                 self._section = "" if section[1].lower() == "train" else SPLITS.get(section[1].lower(), "val")
             return
-        slots = self._shapes.get(line.shape)
-        if slots is None:
-            slots = self._shapes[line.shape] = learn(line.shape)
-        if not any(slot.role is Role.VALUE for slot in slots):
+        if not any(slot.role is Role.VALUE for slot in line.slots):
             self._tables.header(text)  # the numbers may be those of a progress bar behind the names
-        if slots:
-            self._take_slots(line, slots, text)
+        if line.slots:
+            self._take_slots(line, text)
 
     def _take_table_row(self, row: dict[str, float]) -> None:
         found = {_clock_name(tag): value for tag, value in row.items()}
@@ -131,11 +131,11 @@ class _Log:
         if row:
             self._add(found)
 
-    def _take_slots(self, line: Line, slots: Sequence[Slot], text: str) -> None:
+    def _take_slots(self, line: Line, text: str) -> None:
         row: dict[str, float] = {}
         values: dict[str, float] = {}
         place: Slot | None = None
-        for slot in slots:
+        for slot in line.slots:
             value = line.numbers[slot.index]
             total = None if slot.total is None else line.numbers[slot.total]
             if slot.role is Role.VALUE:
@@ -202,6 +202,11 @@ class _Log:
         metrics = [tag for tag in row if is_metric(tag)]
         self._seen.update(metrics)
         self.metric_rows += bool(metrics)
+        timed = not row.keys().isdisjoint((_EPOCH, _STEP, _POSITION, _LEADING))
+        for tag in metrics:
+            # The same message again and again, with no clock, is no curve: "ValueError: loss is nan".
+            if tag not in self._moving and (timed or self._first.setdefault(tag, row[tag]) != row[tag] == row[tag]):
+                self._moving.add(tag)
         self.cells.add(row.items())
 
 

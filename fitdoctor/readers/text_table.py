@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from fitdoctor.readers.columns import is_epoch, is_step
-from fitdoctor.readers.text_line import is_metric, quantity
+from fitdoctor.readers.text_line import quantity
+from fitdoctor.readers.text_words import is_metric
 
 _BARS = re.compile(r"[|│┃┆║]")
 _RULE = re.compile(r"[\s|│┃║+:=\-─━═┼╪╬├┤┬┴┌┐└┘╭╮╰╯╞╡╔╗╚╝╠╣╦╩┏┓┗┛┡┩┢┪╇╈┳┻╋_*]+")

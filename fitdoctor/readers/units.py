@@ -5,31 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fitdoctor.readers.tags.words import SPLIT_OF, words_of
-from fitdoctor.run import FloatArray, Note
+from fitdoctor.readers.tracks import Track
+from fitdoctor.run import FloatArray
 from fitdoctor.signals import ACCURACY, GRAD_NORM, SCORE, STEP_TIME, TOP5_ACCURACY
-
-if TYPE_CHECKING:
-    from fitdoctor.readers.assemble import Column
 
 PERCENT_ABOVE = 1.5
 """An accuracy above this is in percent: a fraction ends at 1, and rounding does not add half of it."""
 
 
-def convert_units(columns: Sequence[Column], notes: list[Note]) -> tuple[list[Column], list[tuple[Column, str]]]:
+def convert_units(tracks: Sequence[Track], step_unit: str) -> tuple[list[Track], list[tuple[Track, str]]]:
     """Bring values to the units of `signals`.
 
+    Args:
+        tracks: the tracks, on one clock.
+        step_unit: what their steps count, "step" or "epoch".
+
     Returns:
-        the columns, and those that cannot be what their name says, with the reason.
+        the tracks, and those that cannot be what their name says, with the reason.
     """
-    percent = _families_in_percent(columns)
-    kept: list[Column] = []
-    unusable: list[tuple[Column, str]] = []
-    for c in columns:
+    percent = _families_in_percent(tracks)
+    kept: list[Track] = []
+    unusable: list[tuple[Track, str]] = []
+    for c in tracks:
         quantity, scale = c.meaning.signal.quantity, c.meaning.scale
         if quantity in (ACCURACY, TOP5_ACCURACY) and not c.meaning.by_user:
             low, high = _range(c.values)
@@ -39,6 +40,9 @@ def convert_units(columns: Sequence[Column], notes: list[Note]) -> tuple[list[Co
                 scale = 1.0
             else:
                 scale = 0.01 if _family(c.tag) in percent or scale != 1.0 else 1.0
+        elif quantity == STEP_TIME and c.meaning.detours >= 3 and step_unit == "epoch":
+            unusable.append((c, "a time per epoch or since the start, not the time of one step"))
+            continue
         elif quantity == STEP_TIME and c.meaning.detours >= 3 and _adds_up(c.values):
             unusable.append((c, "a time since the start, not the time of one step"))
             continue
@@ -60,11 +64,11 @@ def _adds_up(values: FloatArray) -> bool:
     return len(values) >= 3 and bool((np.diff(values) > 0).all())
 
 
-def _families_in_percent(columns: Sequence[Column]) -> set[str]:
+def _families_in_percent(tracks: Sequence[Track]) -> set[str]:
     """Accuracies that differ only in split or rank are logged in one unit."""
     return {
         _family(c.tag)
-        for c in columns
+        for c in tracks
         if c.meaning.signal.quantity in (ACCURACY, TOP5_ACCURACY) and PERCENT_ABOVE < _range(c.values)[1] <= 100.5
     }
 

@@ -128,6 +128,7 @@ class Survey:
         files: number of files seen.
         folders: number of folders seen.
         suffixes: how many files there were by suffix, for the message when nothing was a log.
+        refused: the first files that were looked into and are no log.
         unreadable: folders and files that could not be opened, with the reason.
     """
 
@@ -135,6 +136,7 @@ class Survey:
     files: int = 0
     folders: int = 0
     suffixes: dict[str, int] = field(default_factory=dict)
+    refused: list[Path] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -236,6 +238,8 @@ def _claim_all(folder: Path, names: Iterable[str], seen: Survey, claims: dict[tu
         path = folder / name
         if (kind := _claim(path, name, seen)) is not None:
             claims.setdefault((kind, reader(kind).home(path)), []).append(path)
+        elif len(seen.refused) < 3:
+            seen.refused.append(path)
 
 
 def _claim(path: Path, name: str, seen: Survey, offered_by_user: bool = False) -> str | None:
@@ -252,8 +256,14 @@ def _claim(path: Path, name: str, seen: Survey, offered_by_user: bool = False) -
         return None
     for kind in KINDS:
         fits = suffix in kind.suffixes if kind.suffixes else suffix not in _ONLY_SOME
-        if (fits or offered_by_user) and reader(kind.module).recognise(path, head):
-            return kind.module
+        if not (fits or offered_by_user):
+            continue
+        try:
+            if reader(kind.module).recognise(path, head):
+                return kind.module
+        except Exception as error:  # one odd file must not hide all others
+            seen.unreadable.append((path, f"{type(error).__name__}: {error}"))
+            return None
     if offered_by_user and reader("tensorboard").recognise(path, head):
         return "tensorboard"
     return None

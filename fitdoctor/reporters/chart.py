@@ -56,7 +56,7 @@ def number(value: float) -> str:
     text = f"{value:.3g}"
     if "e+" in text and abs(value) < 1e5:
         text = f"{value:.0f}"
-    return text if len(text) <= 7 else f"{value:.1e}"
+    return next((t for t in (text, f"{value:.1e}") if len(t) <= 7), f"{value:.0e}")
 
 
 def step(value: int) -> str:
@@ -126,8 +126,11 @@ def chart(
         kinds = {"nan" if math.isnan(v) else "inf" for v in bad.values()}
         line = "".join(glyphs.bad if i in bad else " " for i in range(columns))
         rows.append([("/".join(sorted(kinds)).rjust(GUTTER - 1) + " ", "bad"), (" " + line.rstrip(), "bad")])
+    high, low = number(scale.high), number(scale.low)
+    if high == low:  # as three digits show them
+        high, low = f"{scale.high:.5g}"[: GUTTER - 1], f"{scale.low:.5g}"[: GUTTER - 1]
     for i, cells in enumerate(canvas):
-        label = number(scale.high) if i == 0 else number(scale.low) if i == height - 1 else ""
+        label = high if i == 0 else low if i == height - 1 else ""
         if not scale.spread and i != height // 2:
             label = ""
         elif not scale.spread:
@@ -200,8 +203,9 @@ def _below(points: Points, marks: Sequence[tuple[int, int, str]], columns: int, 
         axis.append((character, "mark" if character == glyphs.mark else "axis"))
     ends = [" "] * columns
     left, right = step(points[0][0]), step(points[-1][0])
-    ends[: len(left)] = left
-    ends[columns - len(right) :] = right
+    if len(left) + len(right) < columns:
+        ends[: len(left)] = left
+        ends[columns - len(right) :] = right
     lines: list[list[str]] = [ends]
     for at, where, text in marks:
         label = f"{text} {step(where)}" if text else step(where)

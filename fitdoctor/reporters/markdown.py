@@ -187,7 +187,10 @@ def _small_print(report: Report) -> list[str]:
     lines = [f"- {prose(note.text)}" for note in report.notes]
     if report.unmapped:
         lines.append(f"- tags not understood and left out: {_codes(report.unmapped, 10)}")
-    lines += [f"- {rule} was switched off: {prose(why)}" for rule, why in report.ignored.items()]
+    lines += [
+        f"- {len(rules)} switched off: {prose(why)} ({', '.join(rules)})"
+        for why, rules in wording.ignored_by_reason(report)
+    ]
     lines += [
         f"- {len(names)} not judged: {prose(why)} ({', '.join(names)})"
         for why, names in wording.skipped_by_reason([report])

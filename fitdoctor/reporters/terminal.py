@@ -230,8 +230,9 @@ def _about_the_log(page: Page, report: Report, *, verbose: bool) -> None:
             ("  (--map TAG=quantity)", "dim"),
             first="  - ",
         )
-    for rule, why in report.ignored.items():
-        page.write(f"{rule} was switched off", f": {one_line(why)}" if why else "", first="  - ")
+    for why, rules in wording.ignored_by_reason(report):
+        page.write(f"switched off{': ' if why else ''}{why} ", (f"({_some(rules, 99 if verbose else 3)})", "dim"),
+                   first="  - ")  # fmt: skip
 
 
 def _not_judged(page: Page, report: Report, *, verbose: bool) -> None:

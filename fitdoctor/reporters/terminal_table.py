@@ -17,8 +17,8 @@ from fitdoctor.reporters.page import Page
 IN_FULL = 3
 """How many sick runs are shown in full when nothing else is asked for: about three screens."""
 
-_COLUMNS = (("verdict", 14), ("root cause", 26), ("onset", 14), ("confidence", 10), ("run", 0))
-_NARROW_COLUMNS = (("verdict", 14), ("root cause", 20), ("onset", 0), ("confidence", 0), ("run", 0))
+_COLUMNS = (("diagnosis", 29), ("onset", 12), ("sure", 6))
+_NARROW_COLUMNS = (("diagnosis", 24), ("onset", 11))
 
 
 def show_all(
@@ -45,12 +45,15 @@ def show_all(
     verdicts: Counter[str] = Counter()
     totals: Counter[str] = Counter()
     worst: list[tuple[tuple[int, int], int, Report]] = []  # a heap of the reports to show whole
+    causes: Counter[str] = Counter()
     order = count()
     _head(page)
     for report in _chain(first, second, waiting):
         _row(page, report)
         verdicts[report.verdict] += 1
         totals.update(report.counts)
+        if report.verdict == "sick":
+            causes[one_line(report.diagnoses[0].root.rule)] += 1
         if report.verdict == "sick" and not quiet and in_full:
             heapq.heappush(worst, (_badness(report), -next(order), report))
             if len(worst) > in_full:
@@ -61,7 +64,7 @@ def show_all(
         page.write((("-" if page.plain else "─") * page.width, "dim"))
         terminal.show(report, console, verbose=verbose)
     page.gap()
-    _closing(page, verdicts, totals, left=0 if quiet else verdicts["sick"] - len(shown))
+    _closing(page, verdicts, causes, totals, left=0 if quiet else verdicts["sick"] - len(shown))
 
 
 def _chain(first: Report, second: Report, rest: Iterable[Report]) -> Iterable[Report]:
@@ -75,13 +78,13 @@ def _badness(report: Report) -> tuple[int, int]:
     return root.severity.rank, root.confidence.rank
 
 
-def _widths(page: Page) -> list[tuple[str, int]]:
-    return list(_NARROW_COLUMNS if page.width < 76 else _COLUMNS)
+def _columns(page: Page) -> tuple[tuple[str, int], ...]:
+    return _NARROW_COLUMNS if page.width < 76 else _COLUMNS
 
 
 def _head(page: Page) -> None:
-    cells = [f"{name:<{width}}" for name, width in _widths(page) if width or name == "run"]
-    page.verbatim((" ".join(cells), "dim"))
+    cells = [f"{name:<{width}} " for name, width in _columns(page)]
+    page.verbatim(("".join(cells) + "run", "dim"))
 
 
 def _row(page: Page, report: Report) -> None:
@@ -90,27 +93,27 @@ def _row(page: Page, report: Report) -> None:
     mark, style = terminal.symbol(page, state)
     unit = wording.step_unit(report)
     texts = {
-        "verdict": f"{mark} {report.verdict}",
-        "root cause": one_line(root.rule) if root else "",
+        "diagnosis": f"{mark} {one_line(root.rule) if root else report.verdict}",
         "onset": f"{unit} {root.onset:,}" if root else "",
-        "confidence": str(root.confidence) if root else "",
+        "sure": str(root.confidence) if root else "",
     }
     cells: list[tuple[str, str]] = []
     used = 0
-    for name, width in _widths(page):
-        if name != "run" and width:
-            text = one_line(texts[name], width)
-            cells.append((f"{text:<{width}} ", style if name in ("verdict", "root cause") else "dim"))
-            used += width + 1
+    for name, width in _columns(page):
+        cells.append((f"{one_line(texts[name], width):<{width}} ", style if name == "diagnosis" else "dim"))
+        used += width + 1
     # The name comes last, whole where the output has no edge: a pipe may want to search for it.
     room = max(16, page.console.width - used) if page.console.is_terminal else 0
     page.verbatim(*cells, one_line(report.run, room))
 
 
-def _closing(page: Page, verdicts: Counter[str], totals: Counter[str], *, left: int) -> None:
+def _closing(page: Page, verdicts: Counter[str], causes: Counter[str], totals: Counter[str], *, left: int) -> None:
     runs = wording.plural(verdicts.total(), "run")
     page.write((f"{runs}: {verdicts['sick']:,} sick, {verdicts['healthy']:,} healthy, "
                 f"{verdicts['cannot judge']:,} cannot be judged", "bold"))  # fmt: skip
+    if causes:
+        counted = ", ".join(f"{rule} {n:,}" for rule, n in causes.most_common())
+        page.write(counted, first="runs by root cause: ")
     page.write(wording.summary(totals, []), " (over all runs)")
     if left > 0:
         page.write((f"{left:,} more sick {'run' if left == 1 else 'runs'} not shown whole: "

@@ -105,6 +105,14 @@ def skipped_by_reason(reports: Iterable[Report]) -> list[tuple[str, list[str]]]:
     return sorted(groups.items(), key=lambda item: -len(item[1]))
 
 
+def ignored_by_reason(report: Report) -> list[tuple[str, list[str]]]:
+    """Why rules were switched off, each reason with the names of the rules."""
+    groups: dict[str, list[str]] = {}
+    for rule, why in report.ignored.items():
+        groups.setdefault(one_line(why), []).append(rule)
+    return list(groups.items())
+
+
 def to_log(report: Report) -> list[tuple[str, list[str]]]:
     """What kept the run from a verdict: reasons of the vital rules, each with the rules it kept out."""
     vital = {o.rule for o in report.outcomes if o.vital and o.status == "skipped"}

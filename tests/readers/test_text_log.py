@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fitdoctor.errors import ReadError
 from fitdoctor.readers import text_log
 from fitdoctor.readers.raw import RawRun
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from .conftest import Reading
+from .conftest import Reading, check, series
 
 nan, inf = math.nan, math.inf
 
@@ -218,3 +221,164 @@ def test_dialect(reading: Reading, fixtures: Path, name: str) -> None:
         assert found[tag][0] == clock, tag
         np.testing.assert_allclose(found[tag][1], values, rtol=1e-12, err_msg=tag)
     assert {key: run.facts.get(key) for key in facts} == facts
+
+
+def write(folder: Path, text: str | bytes, name: str = "run.log") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+EPOCHS = "".join(f"epoch {i} train_loss {1 / i:.4f} val_loss {1.2 / i:.4f}\n" for i in range(1, 9))
+
+NOT_LOGS = {
+    "requirements.txt": "numpy==1.26\ntorch>=2.3\nscipy==1.11\n",
+    "install.log": "Collecting numpy\n  Downloading numpy-1.26-cp311.whl (18.2 MB)\nSuccessfully installed numpy-1.26\n"
+    * 5,
+    "notes.txt": "The loss was 0.5 after 3 epochs. We then tried lr 0.1.\nIt diverged.\n",
+    "debug.log": "".join(f"2024-01-01 10:00:{i:02d} DEBUG http.py:88 GET /step/{i} 200 in {i}ms\n" for i in range(30)),
+    "words.txt": "\n".join(f"word{i} {i}" for i in range(50)),
+    "access.log": "".join(f'10.0.0.{i} - - [01/Jan/2024] "GET /loss HTTP/1.1" 200 {i}12\n' for i in range(30)),
+    "build.out": "".join(f"[{i}/20] Building CXX object src/{i}.o\n" for i in range(20)) + "0 errors, 3 warnings\n",
+    "trace.err": "Traceback (most recent call last):\n  File 'train.py', line 3\nValueError: loss is nan\n" * 4,
+    "numbers.txt": "".join(f"{i} {i * i}\n" for i in range(50)),
+    "train.py": EPOCHS,
+    "README.md": EPOCHS,
+}
+
+
+@pytest.mark.parametrize("name", NOT_LOGS)
+def test_not_claimed(reading: Reading, tmp_path: Path, name: str) -> None:
+    assert not reading.recognised(text_log, write(tmp_path, NOT_LOGS[name], name))
+
+
+def test_the_terminal_of_a_wandb_run_is_left_to_its_own_reader(reading: Reading, tmp_path: Path) -> None:
+    assert reading.recognised(text_log, write(tmp_path, EPOCHS, "files/output.log"))
+    assert not reading.recognised(text_log, write(tmp_path, EPOCHS, "offline-run-1-a/files/output.log"))
+
+
+def test_long_preamble_and_utf16(reading: Reading, tmp_path: Path) -> None:
+    preamble = "".join(f"loading shard {i} of the data set\n" for i in range(500))
+    run = reading.run(text_log, write(tmp_path, ("\ufeff" + preamble + EPOCHS).encode("utf-16-le")))
+    assert len(series(run, "train_loss").values) == 8
+
+
+def test_settings_before_training_and_remarks_during_it(reading: Reading, tmp_path: Path) -> None:
+    text = "batch_size: 64\nlearning rate = 3e-4\nNumber of parameters: 11.2M\n"
+    text += EPOCHS.replace("epoch 5", "saved checkpoint 3, best val_loss 0.1\nepoch 5")
+    run = reading.run(text_log, write(tmp_path, text))
+    assert run.params["batch_size"] == 64
+    assert run.params["learning_rate"] == 3e-4
+    assert sorted(s.tag for s in run.series) == ["train_loss", "val_loss"]
+
+
+def test_a_crash_is_told(reading: Reading, tmp_path: Path) -> None:
+    crash = (
+        'Traceback (most recent call last):\n  File "train.py", line 8, in <module>\nRuntimeError: CUDA out of memory\n'
+    )
+    run = reading.run(text_log, write(tmp_path, EPOCHS + crash))
+    assert run.finished is False
+    assert [n.text.rpartition(": ")[2] for n in run.notes] == ["CUDA out of memory"]
+
+
+def test_times_become_wall_time(reading: Reading, tmp_path: Path) -> None:
+    text = "".join(f"2024-05-01T12:00:0{i}+00:00 step {i} loss 0.5\n" for i in range(5))
+    wall = series(reading.run(text_log, write(tmp_path, text)), "loss").wall_time
+    assert wall is not None
+    assert wall.tolist() == [1714564800 + i for i in range(5)]
+
+
+def test_a_restart_keeps_the_order_of_the_file(reading: Reading, tmp_path: Path) -> None:
+    text = "".join(f"step {i} loss {i}.5\n" for i in (100, 200, 300, 200, 300, 400))
+    steps = series(reading.run(text_log, write(tmp_path, text)), "loss").steps
+    assert steps is not None
+    assert steps.tolist() == [100, 200, 300, 200, 300, 400]
+
+
+def test_nothing_usable_says_what_to_do(tmp_path: Path) -> None:
+    path = write(tmp_path, "hello\nworld 3\n")
+    with pytest.raises(ReadError, match="expected lines with metrics that come back"):
+        list(text_log.read(path, [path]))
+
+
+@pytest.mark.parametrize("name", ["nanogpt", "keras_3", "yolo", "mmengine", "box_table"])
+def test_cut_anywhere(tmp_path: Path, fixtures: Path, name: str) -> None:
+    """What is read of a cut log stands in the whole log, but for the last number, which may be cut."""
+    data = (fixtures / "text_logs" / f"{name}.log").read_bytes()
+    path = tmp_path / "run.log"
+    path.write_bytes(data)
+    (whole,) = text_log.read(path, [path])
+    known = {round(v, 9) for s in whole.series for v in s.values.tolist()}
+    for end in range(0, len(data), 7):
+        path.write_bytes(data[:end])
+        try:
+            (run,) = text_log.read(path, [path])
+        except ReadError:
+            continue
+        check(run)
+        strange = [v for s in run.series for v in s.values.tolist() if round(v, 9) not in known and not math.isnan(v)]
+        assert len(strange) <= 2, strange
+
+
+@given(st.binary(max_size=400))
+def test_arbitrary_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    for content in (data, b"epoch 1 loss 0.5\n" + data + b"\nepoch 2 loss 0.4\n", b"| epoch | loss |\n" + data):
+        path = write(folder, content, "arbitrary.log")
+        text_log.recognise(path, content[:4096])
+        try:
+            for run in text_log.read(path, [path]):
+                check(run)
+        except ReadError:
+            pass
+
+
+piece = st.sampled_from(
+    [
+        "epoch",
+        "step",
+        "loss",
+        "val",
+        "Acc@1",
+        "[",
+        "]",
+        "3/10",
+        "1e400",
+        "nan",
+        "-inf",
+        ":",
+        "=",
+        "|",
+        ",",
+        "(",
+        ")",
+        "7%",
+        "100%|██|",
+        "\t",
+        "  ",
+        "\r",
+        "0.5",
+        "12:30:01",
+        "2024-01-01",
+        "1,234",
+        "99999999999999999999",
+        "ETA:",
+        "ms/step",
+        "Test",
+        "'",
+        "of",
+        "20ms",
+    ]
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.lists(piece, max_size=14).map(" ".join), max_size=8))
+def test_arbitrary_lines(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+    path = write(tmp_path_factory.getbasetemp(), "\n".join(lines), "lines.log")
+    try:
+        for run in text_log.read(path, [path]):
+            check(run)
+    except ReadError:
+        pass

@@ -63,7 +63,7 @@ Worth knowing
 About the log
   - starts again at step 50: the later data are used
   - 1 tag not understood and left out: my/thing  (--map TAG=quantity)
-  - plateau was switched off: on purpose
+  - switched off: on purpose (plateau)
 
 Not judged
   - 2 skipped: no grad_norm_clipped logged (gradient-clipping-saturated,
@@ -160,7 +160,7 @@ class TestTable:
         text = shown(healthy, sick, blind)
         head = text.splitlines()[:4]
         assert head[1].split() == ["✓", "healthy", "runs/good"]
-        assert head[2].split() == ["✗", "sick", "lr-too-high", "step", "120", "high", "runs/lr1"]
+        assert head[2].split() == ["✗", "lr-too-high", "step", "120", "high", "runs/lr1"]
         assert head[3].split() == ["?", "cannot", "judge", "runs/short"]
         assert "runs/lr1 is sick" in text
         assert "runs/good looks" not in text
@@ -185,7 +185,7 @@ class TestTable:
             yield sick
 
         show_all(judged(), Console(file=file, width=80))
-        assert file.getvalue().count("✗ sick") == 2
+        assert file.getvalue().count("✗ lr-too-high  ") == 2
 
     def test_a_pipe_gets_whole_names(self, sick: Report, healthy: Report):
         name = "a-very-long-name/" * 12

@@ -20,6 +20,7 @@ from fitdoctor.readers.tags.params import facts_from_params as facts_from_params
 from fitdoctor.readers.tags.tensors import distribution, norms
 from fitdoctor.signals import QUANTITIES, SPLIT_QUANTITIES, SPLITS, Signal
 
+_OF_THE_MACHINE = frozenset(QUANTITIES[q] for q in ("step_time", "data_time", "throughput", "memory"))
 _FAMILIES = (clock, machine, optimizer, norms, loss, metric)
 
 
@@ -53,7 +54,8 @@ def interpret(tag: str, statistic: str = "") -> Reading:
             quantity = found.signal.quantity
             if quantity not in SPLIT_QUANTITIES:
                 found = replace(found, signal=replace(found.signal, split="train"))
-            return replace(found, per=found.per or name.per, split_named=bool(name.split))
+            per = "" if quantity in _OF_THE_MACHINE else found.per or name.per
+            return replace(found, per=per, split_named=bool(name.split))
         if found is not None:
             return found
     return "its name holds no quantity that fitdoctor knows"

@@ -24,7 +24,18 @@ _EVALUATED = word_set(
 _NOT_A_METRIC = word_set(
     """
     entropy kl clipfrac clip fraction len length logits logps margins lengths horizon eps epsilon
+    values
     """
+)
+
+
+_NEVER_A_LOSS = (
+    vocabulary.ACCURACY_WORDS
+    | vocabulary.TOP5_WORDS
+    | word_set(
+        "explained_variance score scores reward rewards return returns f1 auc auroc map ap miou psnr bleu wer cer ppl"
+        " perplexity recall"
+    )
 )
 
 
@@ -32,13 +43,15 @@ def loss(name: Name, statistic: str) -> Reading | None:
     if not name.has(*vocabulary.LOSS_WORDS, "ce", "bce", "elbo"):
         return None
     last = collapsed(words_of(name.segments[-1]))
-    if vocabulary.LOSS_WORDS.isdisjoint(last) and not (_NOT_A_METRIC | {"approx", "explained_variance"}).isdisjoint(
-        last
-    ):
+    if vocabulary.LOSS_WORDS.isdisjoint(last) and not (_NOT_A_METRIC | {"approx"}).isdisjoint(last):
         return "its name holds no quantity that fitdoctor knows"  # a namespace: losses/approx_kl
-    if vocabulary.LOSS_WORDS.isdisjoint(last) and not vocabulary.ACCURACY_WORDS.isdisjoint(last):
-        return None
-    derived = name.present & (vocabulary.DERIVED - {"baseline", "alpha", "lambda"})
+    if vocabulary.LOSS_WORDS.isdisjoint(last) and not _NEVER_A_LOSS.isdisjoint(last):
+        return None  # objective/rlhf_reward
+    if not vocabulary.PERPLEXITY_WORDS.isdisjoint(last) and last[-1] not in vocabulary.LOSS_WORDS:
+        return None  # lm loss validation ppl
+    # The loss of a coefficient (SAC's ent_coef_loss) is a loss; the coefficient of a loss is not.
+    own = {"baseline", "alpha", "lambda", *(("coef",) if name.words[-1] in vocabulary.LOSS_WORDS else ())}
+    derived = name.present & (vocabulary.DERIVED - own)
     if derived:
         return f"derived from a loss ({', '.join(sorted(derived))}), not the loss itself"
     rest = name.rest(vocabulary.LOSS_WORDS)
@@ -59,6 +72,8 @@ def metric(name: Name, statistic: str) -> Reading | None:
     if not any(_is(w, kinds) for w in name.words):
         return None
     derived = name.present & (vocabulary.DERIVED - {"rank", "weights", "weight", "count"})
+    if name.has("reward", "return", "rew"):
+        derived -= {"cumulative"}
     if derived:
         return f"derived from a metric ({', '.join(sorted(derived))}), not the metric itself"
     scale = 0.01 if not _PERCENT.isdisjoint(name.present) else 1.0
@@ -66,7 +81,12 @@ def metric(name: Name, statistic: str) -> Reading | None:
     words = named.rest(_PERCENT, frozenset({"coco"}))
     label = "_".join(words)
     if name.has(*kinds[0]):
-        return Mapped(named.signal(PERPLEXITY, "_".join(w for w in words if w not in kinds[0])), detours=0)
+        return Mapped(
+            named.signal(
+                PERPLEXITY,
+                "_".join(w for w in words if w not in kinds[0] | vocabulary.SAME_LOSS | vocabulary.LOSS_WORDS),
+            )
+        )
     if name.has(*kinds[1]):
         return Mapped(named.signal(ERROR, label))
     if name.has(*kinds[2]) or ("topk" in words and name.has(*kinds[3])) or ("k" in words and "top" in words):
@@ -83,7 +103,7 @@ def metric(name: Name, statistic: str) -> Reading | None:
 _PLAIN_ACCURACY = word_set(
     """
     categorical sparse binary multiclass multilabel overall total top k topk micro masked cls
-    cumulative
+    cumulative token tokens reward rewards
     """
 )
 
@@ -96,4 +116,12 @@ _RANKED_SCORE = re.compile(r"(?:acc|accuracy|top|prec|precision|recall|hits?|r|n
 
 
 def _evaluated(name: Name) -> bool:
-    return not _EVALUATED.isdisjoint(name.present) or (len(name.segments) == 2 and name.segments[0] == "metrics")
+    """Whether a metric without a split is one of an evaluation."""
+    return (
+        not _EVALUATED.isdisjoint(name.present)
+        or any(_MEAN_PRECISION.fullmatch(w) for w in name.words)
+        or (len(name.segments) > 1 and name.segments[0] == "metrics")
+    )
+
+
+_MEAN_PRECISION = re.compile(r"m?ap\d+")

@@ -76,6 +76,9 @@ _PATTERNS = (
         "gradient_accumulation_steps",
         _words(
             "accumulation steps",
+            "gradient accumulation steps",
+            "grad accumulation steps",
+            "grad accum steps",
             "accumulate grad",
             "accum steps",
             "accum iter",

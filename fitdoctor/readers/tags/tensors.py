@@ -6,6 +6,7 @@ import re
 
 from fitdoctor.readers.tags import words as vocabulary
 from fitdoctor.readers.tags.name import Mapped, Name, Reading
+from fitdoctor.readers.tags.words import words_of
 from fitdoctor.signals import (
     GRAD_ABSMAX,
     GRAD_NORM,
@@ -49,7 +50,7 @@ _SPREAD_WORDS = frozenset(
 
 def norms(name: Name, statistic: str) -> Reading | None:
     """Norms of gradients, weights and updates, and other scalars about them."""
-    norm = name.has("norm", "norms", "l2", "gnorm", "l2norm")
+    norm = name.has("norm", "norms", "l2", "gnorm", "l2norm", "globalnorm", "totalnorm")
     grad = name.has("grad", "grads", "gradient", "gradients", "gnorm")
     loss = name.has(*vocabulary.LOSS_WORDS)
     if name.has("update", "updates") and name.has("ratio", "weight", "param", "params", "norm", "rms") and not grad:
@@ -61,7 +62,9 @@ def norms(name: Name, statistic: str) -> Reading | None:
         if not _SPREAD_WORDS.isdisjoint(name.present - {"value"}):
             return "a statistic of weight norms"
         return Mapped(Signal(WEIGHT_NORM, layer=_layer(name, _WEIGHT_NAMES)))
-    if norm and name.words[-1] == "norm" and name.words[-2:-1] in (("global",), ("total",)) and not loss:
+    if name.words == ("norm",):  # llm.c and build-nanogpt print the gradient norm so
+        return Mapped(Signal(GRAD_NORM), detours=3)
+    if name.words[-1] in ("globalnorm", "totalnorm") and not loss:
         return Mapped(Signal(GRAD_NORM), detours=1)
     return _moments(name)
 
@@ -139,7 +142,7 @@ _COMMON = (
 )
 _GRAD_NAMES = re.compile(
     rf"grad(?:ient)?s?|gnorm|g|{_COMMON}|total|global|all|model|before|after|pre|post|pre_?clip|post_?clip|clip(?:ped|ping)?|"
-    r"unclipped|train(?:ing)?|metrics|optim(?:izer)?|average|avg|overall|raw|debug|health|norm_type",
+    r"unclipped|train(?:ing)?|metrics|optim(?:izer)?|average|avg|overall|raw|debug|health|norm_type|learning|default|policy|agent",
     re.I,
 )
 _WEIGHT_NAMES = re.compile(
@@ -156,6 +159,9 @@ def _layer(name: Name, family: re.Pattern[str]) -> str:
     """The layer's name as logged, without the words that say what was measured."""
     kept: list[str] = []
     for segment in name.segments:
+        words = [w for w in words_of(segment) if not w.isdigit()]
+        if words and all(w in vocabulary.NOISE or w in vocabulary.SPLIT_OF or family.fullmatch(w) for w in words):
+            continue
         text = segment
         while match := re.match(rf"(?:{family.pattern})(?:[{_JOINTS}]+|$)", text, re.I):
             text = text[match.end() :]

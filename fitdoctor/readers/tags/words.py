@@ -34,6 +34,8 @@ PHRASES: dict[tuple[str, ...], str] = {
     ("mean", "absolute", "percentage", "error"): "mape",
     ("mean", "absolute", "error"): "mae",
     ("mean", "squared", "error"): "mse",
+    ("mean", "io", "u"): "miou",
+    ("mean", "iou"): "miou",
     ("root", "mean", "squared", "error"): "rmse",
     ("error", "rate"): "error",
     ("bits", "per", "byte"): "bpb",
@@ -44,6 +46,9 @@ PHRASES: dict[tuple[str, ...], str] = {
     ("top", "5"): "top5",
     ("f", "1"): "f1",
     ("r", "2"): "r2",
+    ("default", "policy"): "default",
+    ("global", "norm"): "globalnorm",
+    ("total", "norm"): "totalnorm",
 }
 """Words that mean one thing together."""
 
@@ -72,7 +77,7 @@ NOISE = word_set(
     metrics metric scalars scalar charts chart stats statistics log logs logger trainer model models
     result results mean avg average averaged running window windowed median smoothed_window global
     current cur this the of a in at per by vs performance monitor monitoring summary summaries
-    optimizer optim opt learner info perf progress meter meters value values data set dataset batch
+    optimizer optim opt learner info perf progress meter meters data set default samples sample dataset batch
     batches step steps iter iters iteration iterations epoch epochs minibatch update updates end
     online history rollout raw
     """
@@ -122,12 +127,12 @@ SCORE_WORDS = word_set(
     specificity tpr tnr ppv npv score scores reward rewards rew return returns success win pck pcp
     oks lddt gdt tm bertscore macc aacc map50 map75 map95 ap50 ap75 aps apm apl ap95 ar ar100 pq sq
     rq mota idf1 hota nds correlation corr explained_variance fitness gmean youden lpq clipscore
-    pesq stoi sisdr sdr snr elo rm
+    pesq stoi sisdr sdr rec prec snr elo rm
     """
 )
 ERROR_WORDS = word_set(
     """
-    error err errors wer cer per ter mae mse rmse mape smape msle rmsle medae fid kid lpips eer ece
+    error err errors wer cer ter mae mse rmse mape smape msle rmsle medae fid kid lpips eer ece
     brier epe nme hd95 hausdorff assd bpb bpc bpd mpjpe ade fde absrel sqrel chamfer emd deviation
     maxae mre nrmse fpr fnr crps
     """
@@ -148,6 +153,8 @@ _KNOWN = frozenset(
 )
 _KEEP_WHOLE = frozenset({"nanmean", "lossless", "timestep", "timesteps", "minibatch", "iteration", "iterations"})
 
+_WHOLE = SCORE_WORDS | ERROR_WORDS | NOISE
+
 _BOUND = re.compile(
     r"(?<=[a-z]{2})(?=[A-Z])"  # gradNorm, but not mAP
     r"|(?<=[A-Za-z])(?=[A-Z][a-z]{2,})(?<![a-z](?=[A-Z]))"  # MLMAccuracy, GLoss
@@ -157,6 +164,7 @@ _RANKED = re.compile(
     r"\b(top|acc|accuracy|prec|precision|hits?|recall|r|map|ap|err|error|ndcg|mrr|rouge)[ _-]?@[ _-]?", re.I
 )
 _TOP = re.compile(r"(?<![a-z])(top)[ _-]?(\d+)", re.I)
+_NUMBERED_LOSS = re.compile(r"(loss)(\d+)")
 _WORD = re.compile(r"[a-z]+\d*[a-z]*\d*|\d+", re.I)
 
 
@@ -168,9 +176,9 @@ def words_of(text: str) -> tuple[str, ...]:
         >>> words_of("valAcc@1"), words_of("metrics/mAP50-95(B)"), words_of("lossTrain_G")
         (('val', 'acc1'), ('metrics', 'map50', '95', 'b'), ('loss', 'train', 'g'))
     """
+    text = _BOUND.sub(" ", text)
     text = _RANKED.sub(r"\1", text)
     text = _TOP.sub(r"\1\2", text)
-    text = _BOUND.sub(" ", text)
     found: list[str] = []
     for word in _WORD.findall(text):
         found.extend(_taken_apart(word.lower()))
@@ -202,7 +210,9 @@ def collapsed(words: tuple[str, ...]) -> tuple[str, ...]:
 @lru_cache(maxsize=4096)
 def _taken_apart(word: str) -> tuple[str, ...]:
     """``trainloss`` -> train, loss; anything that is not two known words stays whole."""
-    if len(word) < 5 or word in _KNOWN or word in _KEEP_WHOLE or word in SCORE_WORDS | ERROR_WORDS | NOISE:
+    if numbered := _NUMBERED_LOSS.fullmatch(word):
+        return (numbered[1], numbered[2])
+    if len(word) < 5 or word in _KNOWN or word in _KEEP_WHOLE or word in _WHOLE:
         return (word,)
     for cut in range(2, len(word) - 1):
         first, second = word[:cut], word[cut:]

@@ -24,7 +24,7 @@ _Word = TypeVar("_Word", np.uint8, np.uint32)
 _POLYNOMIAL = 0x82F63B78  # bit-reversed 0x1EDC6F41
 MASK_DELTA = 0xA282EAD8  # of the TFRecord format, which stores checksums "masked"
 _STRIP = 256  # columns per lookup table: 256 KiB, so that it stays in the second-level cache
-FEW_SUMS = 32  # rows that are not summed up any further; a power of two
+FEW_SUMS = 16  # rows that are not summed up any further; a power of two
 _MANY = 512  # rows from which a lookup per column beats one lookup for a whole strip
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from google.protobuf.message import DecodeError
+
 from fitdoctor.readers.raw import RawSeries
 from fitdoctor.readers.tensorboard.histograms import Histograms
 from fitdoctor.readers.tensorboard.messages import message
 from fitdoctor.readers.tensorboard.settings import hparams_of, params_of_text
 from fitdoctor.readers.tensorboard.tensors import STRING, array_of, shape_of
-from google.protobuf.message import DecodeError
 
 _SCALAR_CLASS = 1  # DataClass.DATA_CLASS_SCALAR
 _LONGEST_TEXT = 1 << 20  # settings are short; a longer text is not parsed

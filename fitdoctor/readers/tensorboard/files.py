@@ -6,24 +6,26 @@ import os
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+
 from fitdoctor.readers.decoding import unreadable
 from fitdoctor.readers.raw import RawSeries
+from fitdoctor.readers.tensorboard.blocks import BlockDecoder
 from fitdoctor.readers.tensorboard.crc32c import Bytes
 from fitdoctor.readers.tensorboard.events import EventDecoder
 from fitdoctor.readers.tensorboard.framing import (
     BACK,
-    FRAME,
     FRONT,
     HEADER,
-    Frames,
-    frames,
     pending,
     resync,
 )
-from fitdoctor.readers.tensorboard.scalars import Chunk, ScalarDecoder
+from fitdoctor.readers.tensorboard.layouts import Chunk
 from fitdoctor.run import FloatArray, IntArray, Note
+
+_Array = TypeVar("_Array", IntArray, FloatArray)
 
 BLOCK = 4 << 20  # read at a time: large enough for long vectors, small enough for the cache
 _LARGEST = 64 << 20  # a record beyond this (a graph, a video) is passed over unread
@@ -88,23 +90,23 @@ class _Piece:
         else:
             self.damage.append(_Damage(offset, size, 1))
 
-    def add(self, tag: bytes, chunk: Chunk) -> None:
+    def add(self, chunk: Chunk) -> None:
         """Take points of a tag."""
-        column = self.columns.setdefault(tag, _Column())
+        column = self.columns.setdefault(chunk.tag, _Column())
         column.steps.append(chunk.steps)
         column.values.append(chunk.values)
         column.wall_times.append(chunk.wall_times)
 
     def series(self) -> list[RawSeries]:
-        """The scalars, in order of first appearance."""
+        """The scalars, in order of first appearance; the pieces are given up."""
+        columns = list(self.columns.values())
+        # Column by column, so that no more than one is in memory twice.
+        steps = [np.concatenate(_given_up(column.steps)) for column in columns]
+        values = [np.concatenate(_given_up(column.values)) for column in columns]
+        walls = [np.concatenate(_given_up(column.wall_times)) for column in columns]
         return [
-            RawSeries(
-                tag.decode("utf-8", errors="replace"),
-                np.concatenate(column.values),
-                np.concatenate(column.steps),
-                wall_time=np.concatenate(column.wall_times),
-            )
-            for tag, column in self.columns.items()
+            RawSeries(tag.decode("utf-8", errors="replace"), value, step, wall_time=wall)
+            for tag, step, value, wall in zip(self.columns, steps, values, walls, strict=True)
         ]
 
     def notes(self, path: Path) -> list[Note]:
@@ -138,6 +140,13 @@ class _Piece:
         return notes
 
 
+def _given_up(pieces: list[_Array]) -> list[_Array]:
+    """The pieces, taken out of their list so that nothing else keeps them."""
+    taken = pieces[:]
+    pieces.clear()
+    return taken
+
+
 def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
@@ -163,7 +172,7 @@ class EventFileTail:
     def _restart(self) -> None:
         self.offset = 0
         self._events = EventDecoder()
-        self._scalars = ScalarDecoder(self._events)
+        self._blocks = BlockDecoder(self._events)
         self._lost_since: int | None = None  # where a damaged stretch began, while no record was found after it
 
     def new(self) -> EventPart:
@@ -201,10 +210,14 @@ class EventFileTail:
         file.seek(self.offset)
         room = np.empty(FRONT + min(BLOCK, size - self.offset) + BACK, np.uint8)
         start = stop = FRONT
-        while got := file.readinto(memoryview(room)[stop:-BACK]):
+        while True:
+            got = file.readinto(memoryview(room)[stop:-BACK]) or 0
             stop += got
-            done = self._take(room, start, stop, piece)
+            last = not got or self.offset + stop - start >= size
+            done = self._take(room, start, stop, last, piece)
             self.offset += done - start
+            if last:
+                return
             rest = room[done:stop]
             if len(rest) == len(room) - FRONT - BACK:  # one record is larger than the buffer
                 need = pending(room, done, stop) or 0
@@ -220,29 +233,23 @@ class EventFileTail:
             room[FRONT : FRONT + len(rest)] = rest
             start, stop = FRONT, FRONT + len(rest)
 
-    def _take(self, data: Bytes, start: int, stop: int, piece: _Piece) -> int:
+    def _take(self, data: Bytes, start: int, stop: int, last: bool, piece: _Piece) -> int:
         """Decode the complete records of ``data[start:stop]``; where the rest begins."""
         base = self.offset - start
         at = start
         while True:
-            if self._lost_since is None:
-                found = frames(data, at, stop)
-                self._decode(data, found, base, piece)
-                at = found.end
-                if not found.broken:
-                    return at
-                self._lost_since = base + at
-                at += 1
-            after = resync(data, at, stop)
-            if after is None:
-                return max(at, stop - HEADER + 1)  # a header may begin in the last bytes
-            piece.lost(self._lost_since, base + after - self._lost_since)
-            self._lost_since, at = None, after
-
-    def _decode(self, data: Bytes, found: Frames, base: int, piece: _Piece) -> None:
-        """Decode complete records."""
-        chunks, damaged = self._scalars.decode(data, found)
-        for i in damaged.tolist():
-            piece.lost(base + int(found.starts[i]), FRAME + int(found.lengths[i]))
-        for chunk in chunks:
-            piece.add(self._scalars.tags[chunk.tag], chunk)
+            if self._lost_since is not None:
+                after = resync(data, at, stop)
+                if after is None:
+                    return max(at, stop - HEADER + 1)  # a header may begin in the last bytes
+                piece.lost(self._lost_since, base + after - self._lost_since)
+                self._lost_since, at = None, after
+            decoded = self._blocks.decode(data, at, stop, last)
+            for offset, size in decoded.damaged:
+                piece.lost(base + offset, size)
+            for chunk in decoded.chunks:
+                piece.add(chunk)
+            if not decoded.broken:
+                return decoded.end
+            self._lost_since = base + decoded.end
+            at = decoded.end + 1

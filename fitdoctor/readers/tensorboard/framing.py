@@ -11,10 +11,12 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fitdoctor.readers.tensorboard.crc32c import (
-    Bytes,
     FEW_SUMS,
     MASK_DELTA,
+    Bytes,
     Words,
     crc32c,
     crc_of_zeros,
@@ -24,7 +26,6 @@ from fitdoctor.readers.tensorboard.crc32c import (
     unmasked,
 )
 from fitdoctor.run import IntArray
-from numpy.typing import NDArray
 
 HEADER = 12  # length and its checksum
 FRAME = 16  # header, and the checksum of the body
@@ -35,11 +36,12 @@ BACK = 32
 """Bytes that may be read, but do not count, behind the last record."""
 
 _LONGEST = 1 << 31  # protobuf's limit; a longer length is damage even if its checksum fits
-_WALKED = 4 << 10  # bytes below which records are followed one by one
+_WALKED = 8 << 10  # bytes below which records are followed one by one
 _LANES = 0.6  # chains followed at once, per square root of the bytes: balances finding starts and following
 _REACH = 128  # bytes searched for the start of each chain: longer than a usual scalar's record
 _USUAL = 4 << 10  # lengths below this have their checksums in a table
 _MOST_STEPS = 512  # records of one chain, after which what is left is followed one by one
+_SINGLY = 24  # records of usual size up to which they are checked one by one
 _SCAN = 1 << 16  # places looked at together when searching for a record
 _BODY_CHECKED = 1 << 12  # longest body that such a search checks
 
@@ -253,9 +255,12 @@ def intact(data: Bytes, starts: IntArray, lengths: IntArray) -> NDArray[np.bool_
         starts: int64[n].
         lengths: int64[n].
     """
+    if len(starts) <= _SINGLY and int(lengths.sum()) <= _SINGLY * 64:
+        at = zip(starts.tolist(), lengths.tolist(), strict=True)
+        return np.array([_is_intact(data[s : s + FRAME + n].tobytes()) for s, n in at], np.bool_)
     good = np.ones(len(starts), np.bool_)
     ends = starts + HEADER + lengths
-    stored = windows(data, "<u4")[ends].astype(np.uint32) if len(starts) else np.zeros(0, np.uint32)
+    stored = windows(data, "<u4")[ends].astype(np.uint32)
     width = 64
     done = np.zeros(len(starts), np.bool_)
     while not done.all() and width <= FRONT:
@@ -268,6 +273,11 @@ def intact(data: Bytes, starts: IntArray, lengths: IntArray) -> NDArray[np.bool_
         body = data[starts[i] + HEADER : ends[i]]
         good[i] = masked(crc32c(body.tobytes())) == int(stored[i])
     return good
+
+
+def _is_intact(record: bytes) -> bool:
+    """Whether the body of one record fits its checksum."""
+    return masked(crc32c(record[HEADER:-4])) == int.from_bytes(record[-4:], "little")
 
 
 def _fitting(data: Bytes, ends: IntArray, lengths: IntArray, stored: Words, width: int) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from fitdoctor.readers.raw import Statistic
 from fitdoctor.run import FloatArray, IntArray
 

@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitdoctor.readers.tensorboard.crc32c import Bytes
-from fitdoctor.readers.tensorboard.framing import HEADER
+from fitdoctor.readers.tensorboard.events import EventDecoder, Scalar
+from fitdoctor.readers.tensorboard.framing import BACK, HEADER
 from fitdoctor.run import FloatArray, IntArray
 
 LONGEST_STEP = 8  # bytes of a varint that fit one load; a longer one (2**56, or negative) is no step count
 
 # DT_* -> numpy type of a scalar's tensor_content
 _CONTENT = {1: "<f4", 2: "<f8", 3: "<i4", 4: "|u1", 5: "<i2", 6: "|i1", 9: "<i8", 17: "<u2", 19: "<f2", 22: "<u4"}
+_SIMPLE = 0x15  # first byte of the field simple_value
 # first byte of a field of TensorProto -> (DT_*, numpy type, bytes of the length prefix): float_val and
 # double_val, packed or not
 _LISTED = {0x2A: (1, "<f4", 1), 0x2D: (1, "<f4", 0), 0x32: (2, "<f8", 1), 0x31: (2, "<f8", 0)}
@@ -33,14 +35,16 @@ class Slot(NamedTuple):
     Attributes:
         at: offset of its first byte.
         kind: its numpy type.
+        lead: the byte before it.
     """
 
     at: int
     kind: str
+    lead: int
 
 
 class Shape(NamedTuple):
-    """The places of all numbers in an event; offsets count from the start of the record.
+    """The places of all numbers in an event; offsets count from the start of its record.
 
     Attributes:
         length: bytes of the event.
@@ -49,6 +53,7 @@ class Shape(NamedTuple):
         step_size: bytes of that varint.
         summary: offset of the summary.
         slots: the values.
+        start: offset of the record itself.
     """
 
     length: int
@@ -57,6 +62,59 @@ class Shape(NamedTuple):
     step_size: int
     summary: int
     slots: tuple[Slot, ...]
+    start: int = 0
+
+    @property
+    def end(self) -> int:
+        """Where the event ends and its checksum begins."""
+        return self.start + HEADER + self.length
+
+    def moved(self, by: int) -> Shape:
+        """The places in a row in which the record starts `by` bytes later."""
+        return Shape(
+            self.length,
+            self.wall and self.wall + by,
+            self.step and self.step + by,
+            self.step_size,
+            self.summary + by,
+            tuple(Slot(slot.at + by, slot.kind, slot.lead) for slot in self.slots),
+            self.start + by,
+        )
+
+
+class Chunk(NamedTuple):
+    """Points of one tag, in file order.
+
+    Attributes:
+        tag: the tag.
+        steps: int64[n].
+        values: float64[n].
+        wall_times: float64[n].
+    """
+
+    tag: bytes
+    steps: IntArray
+    values: FloatArray
+    wall_times: FloatArray
+
+
+def confirmed(event: bytes, events: EventDecoder) -> tuple[Shape, tuple[bytes, ...]] | None:
+    """What `parse` says, unless protobuf reads the event in another way.
+
+    What a tensor means depends on its plugin, its shape and what was said about its tag before; that is
+    decided in one place only, by `EventDecoder`. A ``simple_value`` is always a scalar.
+    """
+    parsed = parse(event)
+    if parsed is None:
+        return None
+    shape, tags = parsed
+    if all(slot.lead == _SIMPLE for slot in shape.slots):
+        return parsed
+    row = np.frombuffer(bytes(HEADER) + event + bytes(BACK), np.uint8)[None]
+    step, wall = int(steps_of(row, shape.step, shape.step_size)[0]), float(walls_of(row, shape.wall)[0])
+    values = [float(values_of(row, slot)[0]) for slot in shape.slots]
+    mine = [Scalar(tag, step, value, wall) for tag, value in zip(tags, values, strict=True)]
+    return parsed if repr(mine) == repr(events.decode(event)) else None  # repr: nan equals nan
 
 
 def parse(event: bytes) -> tuple[Shape, tuple[bytes, ...]] | None:
@@ -87,7 +145,7 @@ def _parse(event: bytes) -> tuple[Shape, tuple[bytes, ...]]:
         inner = _enter(event, at, 0x0A)
         at = inner + _varint(event, at + 1)[0]
         slot, tag = _value(event, inner, at)
-        slots.append(Slot(slot.at + HEADER, slot.kind))
+        slots.append(Slot(slot.at + HEADER, slot.kind, slot.lead))
         tags.append(tag)
     if at != end or not slots:
         raise ValueError("not a summary of scalars")
@@ -100,8 +158,8 @@ def _value(event: bytes, at: int, end: int) -> tuple[Slot, bytes]:
     slots, tags = [], []
     while at < end:
         field = event[at]
-        if field == 0x15:  # simple_value
-            slots.append(Slot(at + 1, "<f4"))
+        if field == _SIMPLE:
+            slots.append(Slot(at + 1, "<f4", field))
             at += 5
             continue
         size, start = _varint(event, at + 1)
@@ -129,17 +187,17 @@ def _tensor(event: bytes, at: int, end: int) -> Slot:
             at = start + size
         elif field == 0x22:
             size, start = _varint(event, at + 1)
-            kind = _CONTENT[dtype] if dtype in _CONTENT else ""
+            kind = _CONTENT.get(dtype, "")
             if not kind or np.dtype(kind).itemsize != size:
                 raise ValueError("not a scalar")
-            slots.append(Slot(start, kind))
+            slots.append(Slot(start, kind, event[start - 1]))
             at = start + size
         elif field in _LISTED:
             wanted, kind, prefix = _LISTED[field]
             size = np.dtype(kind).itemsize
             if dtype != wanted or (prefix and event[at + 1] != size):
                 raise ValueError("not a scalar")
-            slots.append(Slot(at + 1 + prefix, kind))
+            slots.append(Slot(at + 1 + prefix, kind, event[at + prefix]))
             at += 1 + prefix + size
         else:
             raise ValueError("not a scalar")

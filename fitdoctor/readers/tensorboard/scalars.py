@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from fitdoctor.readers.tensorboard.crc32c import Bytes, crc_of_zeros, unmasked
 from fitdoctor.readers.tensorboard.events import EventDecoder, Scalar
 from fitdoctor.readers.tensorboard.framing import FRAME, HEADER, Frames, intact, rows_agree, windows
-from fitdoctor.readers.tensorboard.layouts import Layout, Shape, column, parse, steps_of, values_of, walls_of
+from fitdoctor.readers.tensorboard.layouts import (
+    Chunk,
+    Layout,
+    Shape,
+    column,
+    confirmed,
+    parse,
+    steps_of,
+    values_of,
+    walls_of,
+)
 from fitdoctor.run import FloatArray, IntArray
 
 WIDEST = 16 << 10  # longest event that is read in bulk
@@ -20,22 +30,6 @@ FEW = 16  # fewer records of one length are read one by one
 
 _TRIES = 3  # events of one length that may turn out to be no scalars before the rest is read one by one
 _UNKNOWN = 0.25  # share of unknown keys beyond which learning them costs more than reading one by one
-
-
-class Chunk(NamedTuple):
-    """Points of one tag, in file order.
-
-    Attributes:
-        tag: index into `ScalarDecoder.tags`.
-        steps: int64[n].
-        values: float64[n].
-        wall_times: float64[n].
-    """
-
-    tag: int
-    steps: IntArray
-    values: FloatArray
-    wall_times: FloatArray
 
 
 class _Points(NamedTuple):
@@ -57,15 +51,11 @@ class _Points(NamedTuple):
 
 
 class ScalarDecoder:
-    """Decodes the records of an event file, in bulk where their shape allows it.
-
-    Attributes:
-        tags: all tags found so far.
-    """
+    """Decodes the records of an event file, in bulk where their shape allows it."""
 
     def __init__(self, events: EventDecoder) -> None:
-        self.tags: list[bytes] = []
         self._events = events
+        self._tags: list[bytes] = []
         self._index: dict[bytes, int] = {}
         self._layouts: dict[int, list[Layout]] = {}
 
@@ -76,7 +66,11 @@ class ScalarDecoder:
             data: bytes of the block; records may be read up to `framing.BACK` bytes beyond their end.
             found: the records.
         """
-        points: list[_Points] = []
+        if len(found.starts) <= FEW:
+            good = intact(data, found.starts, found.lengths)
+            points = self._one_by_one(data, found, np.flatnonzero(good))
+            return list(_by_tag(points, len(good), self._tags)), np.flatnonzero(~good)
+        points = []
         damaged: list[IntArray] = []
         singles: list[IntArray] = []
         for records in _by_length(found.lengths):
@@ -94,7 +88,7 @@ class ScalarDecoder:
             damaged.append(records[~good])
             points += self._one_by_one(data, found, records[good])
         bad = np.sort(np.concatenate(damaged)) if damaged else np.zeros(0, np.int64)
-        return list(_by_tag(points, len(found.starts))), bad
+        return list(_by_tag(points, len(found.starts), self._tags)), bad
 
     def _in_bulk(self, data: Bytes, found: Frames, records: IntArray) -> tuple[list[_Points], IntArray, IntArray]:
         """Points of records of one length; which are damaged; which are left to be read one by one."""
@@ -162,24 +156,16 @@ class ScalarDecoder:
         return [_Points(records, tags, steps, values, walls_of(rows, shape.wall))], left
 
     def _tags_of(self, shape: Shape, row: Bytes) -> tuple[int, ...]:
-        """The tags of an event of this shape, or -1 for each unless protobuf finds the same numbers in it."""
-        event = row[HEADER : HEADER + shape.length].tobytes()
-        parsed = parse(event)
-        wrong = (-1,) * len(shape.slots)
-        if parsed is None or parsed[0] != shape:
-            return wrong
-        row = row[None]
-        step, wall = int(steps_of(row, shape.step, shape.step_size)[0]), float(walls_of(row, shape.wall)[0])
-        values = [float(values_of(row, slot)[0]) for slot in shape.slots]
-        mine = [Scalar(tag, step, value, wall) for tag, value in zip(parsed[1], values, strict=True)]
-        if repr(mine) != repr(self._events.decode(event)):  # repr: nan equals nan
-            return wrong
-        return tuple(self._tag(tag) for tag in parsed[1])
+        """The tags of an event, if it has the shape it seems to have and protobuf agrees; else -1 for each."""
+        known = confirmed(row[HEADER : HEADER + shape.length].tobytes(), self._events)
+        if known is None or known[0] != shape:
+            return (-1,) * len(shape.slots)
+        return tuple(self._tag(tag) for tag in known[1])
 
     def _tag(self, tag: bytes) -> int:
-        index = self._index.setdefault(tag, len(self.tags))
-        if index == len(self.tags):
-            self.tags.append(tag)
+        index = self._index.setdefault(tag, len(self._tags))
+        if index == len(self._tags):
+            self._tags.append(tag)
         return index
 
     def _one_by_one(self, data: Bytes, found: Frames, records: IntArray) -> list[_Points]:
@@ -220,7 +206,7 @@ def _by_length(lengths: IntArray) -> Iterator[IntArray]:
         yield order[low:high]
 
 
-def _by_tag(points: list[_Points], n: int) -> Iterator[Chunk]:
+def _by_tag(points: list[_Points], n: int, names: list[bytes]) -> Iterator[Chunk]:
     """The points of each tag in file order, from groups of records of a block of n."""
     if not points:
         return
@@ -231,7 +217,7 @@ def _by_tag(points: list[_Points], n: int) -> Iterator[Chunk]:
         tags, steps, values, walls = _in_file_order(points, n)
     low = int(tags.min())
     if low == int(tags.max()):
-        yield Chunk(low, steps, values, walls)
+        yield Chunk(names[low], steps, values, walls)
         return
     order = np.argsort(tags.astype(np.uint16) if int(tags.max()) < 1 << 16 else tags, kind="stable")
     steps, values, walls = steps[order], values[order], walls[order]
@@ -242,7 +228,7 @@ def _by_tag(points: list[_Points], n: int) -> Iterator[Chunk]:
     for i in np.argsort(order[starts]).tolist():  # tags in the order in which they appear
         tag, low = int(present[i]), int(starts[i])
         part = slice(low, low + int(counts[tag]))
-        yield Chunk(tag, steps[part], values[part], walls[part])
+        yield Chunk(names[tag], steps[part], values[part], walls[part])
 
 
 def _in_file_order(points: list[_Points], n: int) -> tuple[NDArray[np.int32], IntArray, FloatArray, FloatArray]:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+
 from fitdoctor.run import FloatArray
 
 STRING = 7

@@ -18,6 +18,7 @@ from fitdoctor.signals import ACCURACY, LOSS
     needs=[LOSS],
     explains=["plateau", "val-better-than-train"],
     since="0.1.0",
+    state=True,
     live=False,
 )
 def underfitting(run: Run, *, learned: float = 0.5, gap: float = 0.1, flat: float = 0.01) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from fitdoctor.signals import LOSS, Signal
     "val-better-than-train",
     needs=[LOSS, (Signal(LOSS, "val"), Signal(LOSS, "test"))],
     since="0.1.0",
+    state=True,
 )
 def val_better_than_train(run: Run, *, share: float = 0.02, most: float = 0.8) -> Iterator[Finding]:
     """The validation loss stays below the training loss.

@@ -14,7 +14,9 @@ from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS, Signal
 
 
-@rule("FIT005", "best-epoch", needs=[(Signal(LOSS, "val"), Signal(LOSS, "test"))], since="0.1.0", live=False)
+@rule(
+    "FIT005", "best-epoch", needs=[(Signal(LOSS, "val"), Signal(LOSS, "test"))], since="0.1.0", state=True, live=False
+)
 def best_epoch(run: Run, *, cost: float = 0.02, errors: float = 2.0) -> Iterator[Finding]:
     """The last checkpoint is measurably worse than an earlier one.
 

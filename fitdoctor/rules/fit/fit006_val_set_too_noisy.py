@@ -21,6 +21,7 @@ from fitdoctor.signals import ACCURACY, Signal
     needs=[(Signal(ACCURACY, "val"), Signal(ACCURACY, "test"))],
     explains=["best-epoch"],
     since="0.1.0",
+    state=True,
 )
 def val_set_too_noisy(run: Run, *, error: float = 0.02, ratio: float = 0.5) -> Iterator[Finding]:
     """The validation set is too small to tell one epoch from another.

@@ -20,7 +20,7 @@ from fitdoctor.curves import (
     rate_left,
     shared_jitter,
 )
-from fitdoctor.finding import Confidence, Evidence, Finding, Severity
+from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
 from fitdoctor.remedies import decay_learning_rate, lower_learning_rate, search_learning_rate, warm_up
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Series, Span
@@ -41,6 +41,7 @@ class _Sign:
     severity: Severity
     confidence: Confidence
     could_be: tuple[str, ...]
+    remedy: Remedy
 
 
 @rule(
@@ -75,6 +76,7 @@ def lr_too_high(
     jump: float = 0.025,
     stalled: float = 0.03,
     together: float = 0.5,
+    alone: float = 4.0,
     poor: float = 0.2,
 ) -> Iterator[Finding]:
     """A lower learning rate would have trained further with the same budget.
@@ -91,7 +93,7 @@ def lr_too_high(
         the last 60 % of the run the loss makes less than `stalled` of its range in progress while it jumps
         by more than `jump` of that range from one evaluation of the same data to the next, training and
         validation loss jumping together (correlation of changes above `together`): the weights themselves
-        jump. A floor below `poor` of the first loss is good enough and is left alone. The floor is not judged once the rate has been annealed below 30 % of its peak.
+        jump. Where the two are not measured at the same moment, jumps of `alone` times that size count. A floor below `poor` of the first loss is good enough and is left alone. The floor is not judged once the rate has been annealed below 30 % of its peak.
 
     Options:
         blow_up: rise over the first loss, as a share of it.
@@ -99,6 +101,7 @@ def lr_too_high(
         jump: standard deviation of successive evaluations as a share of the range covered.
         stalled: progress over the last 60 % as a share of the range covered.
         together: least correlation between the changes of training and validation loss.
+        alone: how many times larger the jumps have to be when training loss does not follow them.
         poor: share of the first loss that a floor must exceed.
 
     When it is wrong:
@@ -120,7 +123,7 @@ def lr_too_high(
     sign = _ramp(run, series, ramp)
     if sign is None:
         curve = make_curve(series)
-        sign = _blow_up(run, curve, blow_up) or _noisy_floor(run, curve, jump, stalled, together, poor)
+        sign = _blow_up(run, curve, blow_up) or _noisy_floor(run, curve, jump, stalled, together, alone, poor)
     if sign is None:
         return
     rate = learning_rate(run)
@@ -134,12 +137,7 @@ def lr_too_high(
         confidence=sign.confidence,
         span=Span(sign.onset, series.span.last),
         evidence=tuple(evidence),
-        remedies=(
-            search_learning_rate(),
-            lower_learning_rate(0.1, current=current),
-            warm_up(max(1, (series.span.last - series.span.first) // 20)) if run.step_unit == "step" else warm_up(),
-            decay_learning_rate(),
-        ),
+        remedies=(lower_learning_rate(0.1, current=current), search_learning_rate(), sign.remedy),
         could_be=sign.could_be,
         settle_with=SETTLE,
     )
@@ -171,6 +169,7 @@ def _ramp(run: Run, series: Series, factor: float) -> _Sign | None:
         severity=Severity.ERROR,
         confidence=Confidence.MEDIUM,
         could_be=("exploding-gradients", "bad initialisation"),
+        remedy=_ramp_up(run),
     )
 
 
@@ -201,10 +200,13 @@ def _blow_up(run: Run, curve: Curve, factor: float) -> _Sign | None:
         severity=Severity.ERROR,
         confidence=Confidence.MEDIUM,
         could_be=("bad initialisation", "unnormalised inputs", "a bug in the loss"),
+        remedy=_ramp_up(run),
     )
 
 
-def _noisy_floor(run: Run, curve: Curve, jump: float, stalled: float, together: float, poor: float) -> _Sign | None:
+def _noisy_floor(
+    run: Run, curve: Curve, jump: float, stalled: float, together: float, alone: float, poor: float
+) -> _Sign | None:
     """The loss jumps around a floor that it reached early, and makes no progress."""
     split = held_out(run)
     val = find_curve(run, LOSS, split, least=20) if split else None
@@ -223,10 +225,10 @@ def _noisy_floor(run: Run, curve: Curve, jump: float, stalled: float, together: 
     if share < jump or progress > stalled:
         return None
     linked = shared_jitter(curve, val)
-    if not math.isnan(linked) and linked < together:
+    if not math.isnan(linked) and linked < together and share < alone * jump:
         return None
     onset = int(val.steps[min(len(val) - 1, round(0.4 * len(val)))])
-    sure = not math.isnan(linked)
+    sure = linked >= together
     moved = "training and validation loss jump together" if sure else "the loss on the same validation data jumps"
     return _Sign(
         message=f"{split} loss stalls at {val.final:.3g} and jumps by {share:.1%} of its range between evaluations",
@@ -237,4 +239,11 @@ def _noisy_floor(run: Run, curve: Curve, jump: float, stalled: float, together: 
         severity=Severity.WARNING,
         confidence=Confidence.MEDIUM if sure else Confidence.LOW,
         could_be=("lr-noise-floor",) if sure else ("lr-noise-floor", "val-set-too-noisy"),
+        remedy=decay_learning_rate(),
     )
+
+
+def _ramp_up(run: Run) -> Remedy:
+    span = run.steps
+    counted = span is not None and run.step_unit == "step"
+    return warm_up(max(1, (span.last - span.first) // 20)) if span is not None and counted else warm_up()

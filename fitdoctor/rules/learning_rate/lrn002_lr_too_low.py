@@ -11,7 +11,7 @@ from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import raise_learning_rate, search_learning_rate, stretch_schedule
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
-from fitdoctor.signals import LOSS
+from fitdoctor.signals import ACCURACY, LOSS
 from fitdoctor.stats import trend
 
 
@@ -21,6 +21,7 @@ from fitdoctor.stats import trend
     needs=[LOSS],
     explains=["no-learning", "undertrained", "underfitting", "val-better-than-train", "val-set-too-noisy", "plateau"],
     since="0.1.0",
+    state=True,
     live=False,
 )
 def lr_too_low(run: Run, *, straight: float = 0.25, moved: float = 0.5, quiet: float = 0.05) -> Iterator[Finding]:
@@ -35,7 +36,7 @@ def lr_too_low(run: Run, *, straight: float = 0.25, moved: float = 0.5, quiet: f
         depends on that sum alone (so a warm-up or an annealing does not bend the curve). On the quieter of
         training and validation loss: the last third gains at least `straight` of what the first third
         gained, the fall is significant over the last third, the loss has lost less than `moved` of its
-        first value, and its jitter is below `quiet` of the range. A log alone cannot tell this from a run that is merely too short; the finding says so.
+        first value, its jitter is below `quiet` of the range, and accuracy, where logged, rises. A log alone cannot tell this from a run that is merely too short; the finding says so.
 
     Options:
         straight: gain of the last third over gain of the first third.
@@ -70,6 +71,9 @@ def lr_too_low(run: Run, *, straight: float = 0.25, moved: float = 0.5, quiet: f
         return
     if curve.noise > quiet * curve.swing or train.final > train.start:
         return
+    accuracy = find_curve(run, ACCURACY, least=12) or (find_curve(run, ACCURACY, split, least=12) if split else None)
+    if accuracy is not None and accuracy.tail_trend(1.0).p_down > 0.05:  # curves are flipped: down is better
+        return  # the loss falls without anything being learned
     rate = learning_rate(run)
     current = float(rate.finite.values.max()) if rate is not None and len(rate.finite) else None
     yield Finding(

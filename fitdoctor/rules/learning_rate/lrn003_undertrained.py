@@ -12,7 +12,7 @@ from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS
 
 
-@rule("LRN003", "undertrained", needs=[LOSS], explains=["underfitting"], since="0.1.0", live=False)
+@rule("LRN003", "undertrained", needs=[LOSS], explains=["underfitting"], since="0.1.0", state=True, live=False)
 def undertrained(run: Run, *, gain: float = 0.03, much: float = 0.1, horizon: float = 0.25) -> Iterator[Finding]:
     """The loss was still falling when the run ended.
 

@@ -18,6 +18,7 @@ from fitdoctor.signals import LOSS
     needs=[LOSS],
     explains=["plateau", "val-set-too-noisy"],
     since="0.1.0",
+    state=True,
     live=False,
 )
 def lr_noise_floor(run: Run, *, share: float = 0.3, jump: float = 0.01) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS
 
 
-@rule("LOS003", "plateau", needs=[LOSS], since="0.1.0", live=False)
+@rule("LOS003", "plateau", needs=[LOSS], since="0.1.0", state=True, live=False)
 def plateau(run: Run, *, share: float = 0.3, gain: float = 0.01, solved: float = 0.02) -> Iterator[Finding]:
     """The training loss is flat over the last part of the run.
 

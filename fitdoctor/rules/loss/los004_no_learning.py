@@ -51,6 +51,7 @@ SETTLE = (
         "undertrained",
     ],
     since="0.1.0",
+    state=True,
     vital=True,
 )
 def no_learning(

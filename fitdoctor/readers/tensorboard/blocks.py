@@ -1,0 +1,178 @@
+"""A block of an event file, by the cheapest way that its content allows.
+
+Periods that repeat are read as tables (`periodic`); what does not repeat is framed and grouped by length
+(`scalars`); what is no plain scalar goes through protobuf (`events`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fitdoctor.readers.tensorboard.crc32c import Bytes
+from fitdoctor.readers.tensorboard.events import EventDecoder
+from fitdoctor.readers.tensorboard.framing import FRAME, HEADER, Frames, frames
+from fitdoctor.readers.tensorboard.layouts import Chunk
+from fitdoctor.readers.tensorboard.periodic import Period, find_period
+from fitdoctor.readers.tensorboard.scalars import ScalarDecoder
+
+_PROBES = (1 << 10, 6 << 10, 64 << 10)  # bytes in which a period is looked for, in the first only known ones
+_WORTH = 8  # periods in a row that repay finding them
+_MISSES = 3  # stretches of fewer periods, after which a block is read without them
+_PATIENCE = 16  # most blocks that pass before a period is looked for again
+
+
+_RECENT: dict[bytes, list[Period]] = {}
+"""Periods of files read before, by the header of their first record."""
+_REMEMBERED = 32  # headers
+_ALIKE = 4  # periods with the same header
+
+
+def _remember(period: Period) -> None:
+    head = period.row[:HEADER].tobytes()
+    alike = _RECENT.pop(head, [])  # at the end again: the one used last goes last
+    if period not in alike:
+        alike = [period, *alike[: _ALIKE - 1]]
+    _RECENT[head] = alike
+    while len(_RECENT) > _REMEMBERED:
+        del _RECENT[next(iter(_RECENT))]
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What stood in a stretch of a block.
+
+    Attributes:
+        chunks: its scalars.
+        damaged: (offset, size) of the records whose checksum was wrong.
+        end: where the first record that is left begins.
+        broken: whether the header there is damaged; otherwise the data just ends.
+    """
+
+    chunks: list[Chunk] = field(default_factory=list)
+    damaged: list[tuple[int, int]] = field(default_factory=list)
+    end: int = 0
+    broken: bool = False
+
+
+class BlockDecoder:
+    """Decodes the blocks of one event file in turn and remembers what their records look like."""
+
+    def __init__(self, events: EventDecoder) -> None:
+        self._events = events
+        self._scalars = ScalarDecoder(events)
+        self._period: Period | None = None
+        self._failures = 0  # blocks in a row without a period
+        self._wait = 0  # blocks to pass before a period is looked for again
+
+    def decode(self, data: Bytes, start: int, stop: int, last: bool) -> Decoded:
+        """Decode from a record's start to the last complete record, or to damage.
+
+        Args:
+            data: needs `framing.FRONT` bytes before and `framing.BACK` bytes behind the records.
+            start: where a record starts.
+            stop: end of the data.
+            last: whether this is all there is; otherwise an incomplete period is left for the next call.
+        """
+        out = Decoded(end=start)
+        misses = 0
+        if self._wait:
+            self._wait -= 1
+            misses = _MISSES
+        while True:
+            if self._period is not None:
+                before = out.end
+                self._repeat(self._period, data, stop, out)
+                if self._period is not None:
+                    if out.end == stop or not last:
+                        return out
+                    self._rest(data, frames(data, out.end, stop), out)
+                    return out
+                misses += out.end - before < _WORTH * 64
+            if misses >= _MISSES or not self._find(data, stop, out):
+                found = frames(data, out.end, stop)
+                self._rest(data, found, out)
+                return out
+
+    def _find(self, data: Bytes, stop: int, out: Decoded) -> bool:
+        """Look for a period ahead; decode what comes before it."""
+        for size in _PROBES:
+            found = frames(data, out.end, min(stop, out.end + size))
+            period = self._recall(data, stop, found) if size == _PROBES[0] else find_period(data, found, self._events)
+            if period is not None:
+                self._period, first = self._with_prelude(data, found, *period)
+                self._failures = 0
+                begin = int(found.starts[first])
+                self._rest(data, Frames(found.starts[:first], found.lengths[:first], begin, False), out)
+                return True
+            if found.broken or out.end + size >= stop:
+                break
+        self._failures += 1
+        self._wait = min(1 << self._failures, _PATIENCE)
+        return False
+
+    def _recall(self, data: Bytes, stop: int, found: Frames) -> tuple[Period, int] | None:
+        """A period of an earlier file that begins among these records, and where: runs of one script look alike."""
+        for i, start in enumerate(found.starts.tolist()):
+            period = self._known(data, start, stop)
+            if period is not None:
+                return period, i
+        return None
+
+    def _known(self, data: Bytes, start: int, stop: int) -> Period | None:
+        for period in _RECENT.get(data[start : start + HEADER].tobytes(), ()):
+            if period.fits(data, start, stop) and all(
+                self._events.plugins.get(tag, b"scalars") == b"scalars" for tags in period.tags for tag in tags
+            ):
+                return period
+        return None
+
+    def _with_prelude(self, data: Bytes, found: Frames, period: Period, first: int) -> tuple[Period, int]:
+        """A period found, or the same one step earlier: where the step is 0, its field is missing."""
+        before = first - len(period.shapes)
+        if before >= 0:
+            earlier = self._known(data, int(found.starts[before]), int(found.starts[first]))
+            if earlier is None:
+                earlier = Period.at(data, found.starts[before:first], found.lengths[before:first], self._events)
+            if earlier is not None and earlier.tags == period.tags:
+                _remember(period)
+                return earlier, before
+        return period, first
+
+    def _repeat(self, period: Period, data: Bytes, stop: int, out: Decoded) -> None:
+        """Decode periods as long as they repeat; forget the period where it is interrupted."""
+        while True:
+            width = len(period.row)
+            count = period.repeats(data, out.end, stop)
+            if count:
+                rows = data[out.end : out.end + count * width].reshape(count, width)
+                if not period.intact(rows):
+                    break
+                out.chunks += period.points(rows)
+                out.end += count * width
+                _remember(period)
+            if stop - out.end < width:
+                self._period = period
+                return
+            longer = self._lengthened(period, data, stop, out.end)
+            if longer is None:
+                break
+            period = longer
+        self._period = None
+
+    def _lengthened(self, period: Period, data: Bytes, stop: int, at: int) -> Period | None:
+        """The period with other sizes: as the step passes a power of 128, its varint takes one more byte."""
+        other = self._known(data, at, stop)
+        if other is None:
+            size = len(period.shapes)
+            found = frames(data, at, min(stop, at + len(period.row) + 8 * size))
+            if len(found.starts) < size:
+                return None
+            other = Period.at(data, found.starts[:size], found.lengths[:size], self._events)
+        return other if other is not None and other.tags == period.tags else None
+
+    def _rest(self, data: Bytes, found: Frames, out: Decoded) -> None:
+        """Decode records of any kind."""
+        chunks, bad = self._scalars.decode(data, found)
+        out.chunks += chunks
+        out.damaged += [(int(found.starts[i]), FRAME + int(found.lengths[i])) for i in bad.tolist()]
+        out.end, out.broken = found.end, found.broken

@@ -1,0 +1,214 @@
+"""Stretches of a log in which the same events come again and again.
+
+A loop that logs the same tags at every step writes records whose bytes repeat with a fixed period, but
+for wall times, steps, values and checksums. Such a stretch needs no framing and no lookup: it is a
+table, one row per period, and every number is a column of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitdoctor.readers.tensorboard.crc32c import Bytes, Words, crc_of_zeros, linear_rows, subset_sums, unmasked
+from fitdoctor.readers.tensorboard.events import EventDecoder
+from fitdoctor.readers.tensorboard.framing import FRAME, HEADER, Frames, windows
+from fitdoctor.readers.tensorboard.layouts import Chunk, Shape, confirmed, steps_of, values_of, walls_of
+from fitdoctor.run import IntArray
+
+LONGEST = 1 << 16  # bytes of a period; a longer one leaves too few rows in a block
+_ROWS = 3  # periods that must be alike before a period is believed
+_SHORT = 512  # rows up to which all columns are taken at once
+_PARSED = 600  # events taken apart in search of one period
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Period:
+    """The records of one period.
+
+    Attributes:
+        row: uint8[w], the bytes of one period as an example.
+        fixed: uint8[w], the bits that are the same in every period.
+        shapes: where the numbers of each record stand in the row.
+        tags: the tags in each record.
+        columns: where the bytes of its parts stand in the row.
+    """
+
+    row: Bytes
+    fixed: Bytes
+    shapes: tuple[Shape, ...]
+    tags: tuple[tuple[bytes, ...], ...]
+    columns: Columns
+
+    @classmethod
+    def at(cls, data: Bytes, starts: IntArray, lengths: IntArray, events: EventDecoder) -> Period | None:
+        """The period made of these records; None where they are no plain scalars, or a tag comes twice."""
+        first = int(starts[0])
+        end = int(starts[-1] + lengths[-1]) + FRAME
+        if end - first > LONGEST:
+            return None
+        shapes, tags = [], []
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+            parsed = confirmed(data[start + HEADER : start + HEADER + length].tobytes(), events)
+            if parsed is None:
+                return None
+            shapes.append(parsed[0].moved(start - first))
+            tags.append(parsed[1])
+        names = [tag for some in tags for tag in some]
+        if len(set(names)) < len(names):
+            return None
+        columns = Columns.of(shapes, end - first)
+        return cls(data[first:end].copy(), columns.fixed, tuple(shapes), tuple(tags), columns)
+
+    def fits(self, data: Bytes, start: int, stop: int) -> bool:
+        """Whether the fixed bits of one period stand at `start`."""
+        end = start + len(self.row)
+        return end <= stop and not ((data[start:end] ^ self.row) & self.fixed).any()
+
+    def repeats(self, data: Bytes, start: int, stop: int) -> int:
+        """How many periods follow each other from `start` on, as far as the fixed bits tell."""
+        width = len(self.row)
+        if not self.fits(data, start, stop):
+            return 0
+        n = (stop - start) // width
+        flat = data[start : start + n * width]
+        changed = flat[width:] ^ flat[:-width]
+        if not (_any_bits(changed, width) & self.fixed).any():
+            return n
+        odd = (changed.reshape(n - 1, width) & self.fixed).any(axis=1)
+        return int(np.argmax(odd)) + 1
+
+    def intact(self, rows: Bytes) -> bool:
+        """Whether the bodies of all records fit their checksums; see `framing.rows_agree` for what is proven."""
+        sums = subset_sums(rows)
+        sums = np.concatenate((sums, np.zeros((len(sums), 1), np.uint8)), axis=1)  # a column to fill up with
+        linear = linear_rows(sums.take(self.columns.bodies, axis=1).reshape(len(sums) * len(self.shapes), -1))
+        stored = rows.take(self.columns.checks, axis=1).view("<u4")
+        return np.array_equal(linear, subset_sums(unmasked(stored) ^ self.columns.zeros).reshape(-1))
+
+    def points(self, rows: Bytes) -> list[Chunk]:
+        """The points in consecutive periods, uint8[n, w]."""
+        if len(rows) < _SHORT and self.columns.plain:
+            return self._few_points(rows)
+        out = []
+        for shape, tags in zip(self.shapes, self.tags, strict=True):
+            steps = steps_of(rows, shape.step, shape.step_size)
+            walls = walls_of(rows, shape.wall)
+            out += [
+                Chunk(tag, steps, values_of(rows, slot), walls) for tag, slot in zip(tags, shape.slots, strict=True)
+            ]
+        return out
+
+    def _few_points(self, rows: Bytes) -> list[Chunk]:
+        """`points` with all columns taken at once, which pays as long as calls cost more than bytes."""
+        columns = self.columns
+        walls = rows.take(columns.walls, axis=1).view("<f8").T.astype(np.float64, order="C")
+        values = rows.take(columns.values, axis=1).view("<f4").T.astype(np.float64, order="C")
+        raw = rows.take(columns.steps, axis=1).view("<i8").T & columns.step_bits
+        steps = raw & 0x7F
+        for k in range(1, max(shape.step_size for shape in self.shapes)):
+            steps |= (raw >> k) & (0x7F << 7 * k)
+        return [Chunk(tags[0], *rest) for tags, *rest in zip(self.tags, steps, values, walls, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """Columns of the bytes of one period.
+
+    Attributes:
+        fixed: uint8[w], see `Period`.
+        bodies: of the events, int64[records * longest]; aligned at their ends, filled up with the column w.
+        checks: of their checksums, int64[records * 4].
+        zeros: uint32[records], the checksum of as many zeros as each event has bytes.
+        plain: whether each record holds a wall time and one float32; else the rest is empty.
+        walls: of the wall times, int64[records * 8].
+        values: of the values, int64[records * 4].
+        steps: of the eight bytes from the start of each step on, int64[records * 8].
+        step_bits: int64[records, 1], the bits of these that belong to the step.
+    """
+
+    fixed: Bytes
+    bodies: IntArray
+    checks: IntArray
+    zeros: Words
+    plain: bool
+    walls: IntArray
+    values: IntArray
+    steps: IntArray
+    step_bits: IntArray
+
+    @classmethod
+    def of(cls, shapes: Sequence[Shape], width: int) -> Columns:
+        """The columns of records of these shapes in a row of so many bytes."""
+        lengths = np.array([shape.length for shape in shapes])
+        ends = np.array([shape.end for shape in shapes])
+        longest = int(lengths.max())
+        offsets = np.arange(-longest, 0)
+        bodies = np.where(offsets >= -lengths[:, None], ends[:, None] + offsets, width)
+        fixed = np.full(width, 0xFF, np.uint8)
+        for shape in shapes:
+            fixed[shape.step : shape.step + shape.step_size] = 0x80  # the top bits say how long the varint is
+            for slot in shape.slots:
+                fixed[slot.at : slot.at + np.dtype(slot.kind).itemsize] = 0
+        walls = _bytes_at([shape.wall for shape in shapes if shape.wall], 8)
+        checks = _bytes_at(ends, 4)
+        fixed[walls] = fixed[checks] = 0
+        return cls(
+            fixed,
+            bodies.reshape(-1),
+            checks,
+            np.array([crc_of_zeros(shape.length) for shape in shapes], np.uint32),
+            all(shape.wall and len(shape.slots) == 1 and shape.slots[0].kind == "<f4" for shape in shapes),
+            walls,
+            _bytes_at([shape.slots[0].at for shape in shapes], 4),
+            _bytes_at([shape.step or shape.summary for shape in shapes], 8),
+            np.array([[(1 << 8 * shape.step_size) - 1] for shape in shapes], np.uint64).view(np.int64),
+        )
+
+
+def _bytes_at(places: Sequence[int] | IntArray, size: int) -> IntArray:
+    """The columns of so many bytes from each place on, end to end."""
+    return (np.array(places, np.int64)[:, None] + np.arange(size)).reshape(-1)
+
+
+def find_period(data: Bytes, found: Frames, events: EventDecoder) -> tuple[Period, int] | None:
+    """The period in which these records repeat up to their end, and the index of the first one in it."""
+    n = len(found.starts)
+    if n < _ROWS:
+        return None
+    ends = found.starts + HEADER + found.lengths
+    # The last letters of a simple_value's tag stand nine bytes before the end of the event.
+    likeness = windows(data, "<u8")[ends - 13].astype(np.uint64) ^ found.lengths.astype(np.uint64)
+    parsed = 0
+    for size in (np.flatnonzero(likeness[-2::-1] == likeness[-1]) + 1).tolist():
+        if _ROWS * size > n or parsed + size > _PARSED:
+            return None
+        differs = np.flatnonzero(likeness[size:] != likeness[:-size])
+        first = int(differs[-1]) + 1 if len(differs) else 0
+        if n - first < _ROWS * size:
+            continue
+        parsed += size
+        period = Period.at(data, found.starts[first : first + size], found.lengths[first : first + size], events)
+        if period is None:
+            continue
+        start = int(found.starts[first])
+        if period.repeats(data, start, start + _ROWS * len(period.row)) == _ROWS:
+            return period, first
+    return None
+
+
+def _any_bits(rows: NDArray[np.uint8], width: int) -> Bytes:
+    """OR of all rows of a table given end to end, uint8[width]."""
+    out = np.zeros(width, np.uint8)
+    # Short rows are taken several at a time: the loop inside numpy is over one row.
+    several = max(1, 512 // width) * width
+    whole = len(rows) // several * several
+    if whole:
+        many = np.bitwise_or.reduce(rows[:whole].reshape(-1, several), axis=0)
+        out |= np.bitwise_or.reduce(many.reshape(-1, width), axis=0)
+    if whole < len(rows):
+        out |= np.bitwise_or.reduce(rows[whole:].reshape(-1, width), axis=0)
+    return out

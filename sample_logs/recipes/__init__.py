@@ -1,0 +1,1 @@
+"""The trainings behind the sample logs, by what is the matter with them."""
