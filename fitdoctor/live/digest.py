@@ -28,6 +28,7 @@ class Digest:
         self.nonfinite = NonFiniteWatch()
         self.skipped = 0
         self._scale: float | None = None
+        self._flagged = False
         self._signals: deque[tuple[float, float]] = deque(maxlen=_NOISE_WINDOW)
 
     def take(self, row: Row, items: Sequence[Point | Vector]) -> tuple[list[Point | Vector], bool]:
@@ -51,7 +52,8 @@ class Digest:
             return []
         if row.context.get("skipped"):
             self.skipped += 1
-        elif self._scale is not None and 0 < scale < self._scale:
+            self._flagged = True
+        elif not self._flagged and self._scale is not None and 0 < scale < self._scale:
             self.skipped += max(1, round(math.log2(self._scale / scale)))
         self._scale = scale
         return [row.point(SKIPPED_STEPS, float(self.skipped))]

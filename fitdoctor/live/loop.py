@@ -47,6 +47,7 @@ from fitdoctor.signals import (
     ZERO_GRAD_CALLS,
 )
 
+_ATTEMPTS = 16  # backward passes without a step, after which they are told of, where a GradScaler is in use
 _MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
@@ -81,6 +82,7 @@ class _Step:
     batch_size: int = 0
     data_time: float = 0.0
     spent: float = 0.0
+    bad: bool = False
 
 
 class Loop:
@@ -147,6 +149,8 @@ class Loop:
             self._interrupted = self._interrupted or not self.paused
             return
         now = self._now
+        if self._scaler is not None and now.backwards and (now.bad or now.backwards % _ATTEMPTS == 0):
+            self.note_attempt()
         now.forwards += 1
         if now.forwards == 1 and self._ended and not self._interrupted:
             now.data_time = began - self._ended
@@ -160,6 +164,26 @@ class Loop:
             if self.layer_hooks is not None:
                 self.layer_hooks.put()
         now.spent += time.perf_counter() - began
+
+    def note_attempt(self) -> None:
+        """A GradScaler that skips every step lets no step complete: tell what is known of the attempts."""
+        now = self._now
+        if self._scaler is None or not now.backwards:
+            return
+        row = Row(self.step + 1)
+        if now.losses:
+            row.put(LOSS, now.losses[-1])
+        elif now.loss_tensors:
+            row.add(scalar(LOSS), now.loss_tensors[-1])
+        self._note_scale(row)
+        if self.record and self._activations is not None:
+            self._activations.finish(row)
+            self._activations.start()
+        if now.bad:
+            now.losses.clear()
+        now.bad = False
+        self._transport.add(row)
+        self.after_row(row, self.record)
 
     def _note_mode(self, module: nn.Module) -> None:
         modal = self._modal.get(id(module))
@@ -228,6 +252,7 @@ class Loop:
             number = float(value.numpy())  # shares memory with the tensor; nothing to wait for
             self._now.losses.append(number)
             if not math.isfinite(number):
+                self._now.bad = True
                 self.on_bad_loss(number)
         else:
             self._now.loss_tensors.append(value.float().clone() if value.dtype == torch.float32 else value.float())

@@ -143,8 +143,8 @@ def _optimizers(given: Optimizers) -> dict[str, torch.optim.Optimizer]:
     out = {}
     for key, optimizer in named.items():
         inner = optimizer
-        while hasattr(inner, "optimizer") and isinstance(inner.optimizer, torch.optim.Optimizer):
-            inner = inner.optimizer  # accelerate and others wrap, and their register_step_post_hook raises
+        for _ in range(8):  # accelerate and others wrap, and their register_step_post_hook raises
+            inner = getattr(inner, "optimizer", inner)
         if not isinstance(inner, torch.optim.Optimizer):
             raise ConfigError(
                 f"optimizer: expected a torch.optim.Optimizer (or several), got {type(optimizer).__name__}; "
@@ -304,6 +304,7 @@ class Monitor:
             with contextlib.suppress(Exception):  # one that fails must not keep the others on
                 remove()
         self._removers.clear()
+        self._loop.note_attempt()
         self._receive(wait=True)
         self._tell_facts()
         self._report = self._judge.conclude(self.run)
