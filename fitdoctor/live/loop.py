@@ -26,7 +26,7 @@ from fitdoctor.live.activations import ActivationRecorder, first_tensor
 from fitdoctor.live.cadence import Cadence, Level
 from fitdoctor.live.logits import take_logits
 from fitdoctor.live.machine import memory_in_use
-from fitdoctor.live.parameters import ParameterRecorder, norms
+from fitdoctor.live.parameters import ParameterRecorder, local, norms
 from fitdoctor.live.sinks import Point, Vector
 from fitdoctor.live.taps import LayerHooks, Tap, listen
 from fitdoctor.live.transport import Row, Transport, scalar
@@ -306,7 +306,9 @@ class Loop:
             if self._still_scaled(key):
                 self.facts["clipped_before_unscale"] = True
             elif len(known) >= len(params):
-                self._now.row.parts.insert(0, (_Clip(recorder.label, float(limit)), norm.detach().reshape(1)))
+                share = hasattr(norm, "to_local")  # of sharded gradients each process knows its part
+                value = local(norm.detach()).reshape(1)
+                self._now.row.parts.insert(0, (_Clip(recorder.label, float(limit), share), value))
 
     def _still_scaled(self, optimizer: int) -> bool:
         if self._scaler is None or not self._scaler.is_enabled():
@@ -427,10 +429,14 @@ class Loop:
 
 
 class _Clip:
-    def __init__(self, label: str, limit: float) -> None:
-        self.label, self.limit = label, limit
+    def __init__(self, label: str, limit: float, share: bool) -> None:
+        self.label, self.limit, self.share = label, limit, share
 
     def __call__(self, row: Row, values: FloatArray) -> list[Point | Vector]:
+        if self.share:
+            row.context[f"clip_share{self.label}"] = float(values[0])
+            row.context[f"clip_limit{self.label}"] = self.limit
+            return []
         row.context[f"clip_norm_before{self.label}"] = float(values[0])
         row.context[f"clip_limit{self.label}"] = self.limit
         return [row.point(GRAD_NORM, float(values[0]), self.label)]

@@ -34,6 +34,7 @@ from fitdoctor.live.layers import Model, compiled, named_models, parameter_names
 from fitdoctor.live.loop import Loop
 from fitdoctor.live.nonfinite import NonFinite
 from fitdoctor.live.parameters import ParameterRecorder
+from fitdoctor.live.ranks import ranks_of
 from fitdoctor.live.sinks import EventFile, Facts, Point, last_step
 from fitdoctor.live.taps import ClipWatch, CountedZeroGrad, LayerHooks, Tap, tap_module
 from fitdoctor.live.transport import Row, Transport
@@ -193,14 +194,18 @@ class Monitor:
         self._judged_at = 0
         self._urgent = False
         self._bad_loss = False
+        names = parameter_names(models)
+        self._ranks = ranks_of(
+            {names.get(id(p), ""): p for o in optimizers.values() for g in o.param_groups for p in g["params"]}
+        )
+        leads = self._ranks is None or self._ranks.leads
         start = last_step(logdir) if logdir else 0
-        self._sink = EventFile(logdir) if logdir else None
+        self._sink = EventFile(logdir) if logdir and leads else None
         self._removers: list[Callable[[], None]] = []
         zero_grads = [CountedZeroGrad(o) for o in optimizers.values()]
         self._removers += [z.remove for z in zero_grads]
         layers = watched_layers(models) if tier != "light" else {}
         activations = ActivationRecorder(layers) if layers else None
-        names = parameter_names(models)
         self._loop = Loop(
             optimizers=optimizers,
             parameters={k: ParameterRecorder(o, names, k, exact=tier == "deep") for k, o in optimizers.items()},
@@ -345,7 +350,11 @@ class Monitor:
 
     def _receive(self, *, wait: bool = False) -> None:
         self._transport.ship()
-        for row, items in self._transport.arrived(wait=wait):
+        rows = self._transport.arrived(wait=wait)
+        if self._ranks is not None:
+            self._ranks.send(rows)
+            rows = self._ranks.join(rows) if self._ranks.leads else rows
+        for row, items in rows:
             items, bad = self._digest.take(row, items)
             if bad:
                 self._urgent = True
@@ -355,6 +364,8 @@ class Monitor:
                 self._sink.write(items, now=bad)
 
     def _time_to_judge(self) -> bool:
+        if self._ranks is not None and not self._ranks.leads:
+            return False
         if self._urgent:
             return True
         if self._judge_every is not None:
