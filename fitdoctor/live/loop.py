@@ -27,6 +27,7 @@ from fitdoctor.live.cadence import Cadence, Level
 from fitdoctor.live.logits import take_logits
 from fitdoctor.live.machine import memory_in_use
 from fitdoctor.live.parameters import ParameterRecorder, local, norms
+from fitdoctor.live.probes.step_quality import StepQuality
 from fitdoctor.live.sinks import Point, Vector
 from fitdoctor.live.taps import LayerHooks, Tap, listen
 from fitdoctor.live.transport import Row, Transport, scalar
@@ -83,6 +84,7 @@ class _Step:
     data_time: float = 0.0
     spent: float = 0.0
     bad: bool = False
+    clip_factor: Tensor | float = 1.0
 
 
 class Loop:
@@ -98,6 +100,10 @@ class Loop:
         scaler: the GradScaler, or None.
         scheduler: the learning rate scheduler, or None.
         zero_grad_calls: counts calls of zero_grad so far.
+        extras: what else is measured at records, after the step.
+        probes: experiments on the model, done after a step where the budget allows.
+        step_quality: the model whose steps are probed, or None.
+        probe_every: distance of probes in steps, or None to leave it to the cadence.
         start: steps done before this process.
     """
 
@@ -113,6 +119,10 @@ class Loop:
         scaler: Any = None,
         scheduler: Any = None,
         zero_grad_calls: Callable[[], int] = lambda: 0,
+        extras: Sequence[Callable[[Row], None]] = (),
+        probes: Sequence[Callable[[Row], None]] = (),
+        step_quality: nn.Module | None = None,
+        probe_every: int | None = None,
         start: int = 0,
     ) -> None:
         self.step = start
@@ -132,8 +142,16 @@ class Loop:
         self._criterion = criterion
         self._scaler, self._scheduler = scaler, scheduler
         self._zero_grad_calls = zero_grad_calls
+        self._extras, self._probes = [Tap(str(e), e) for e in extras], [Tap("a probe", p) for p in probes]
+        self._probed_model = step_quality
+        self._probe_every = probe_every
+        self._start_quality = Tap("step quality", self._new_quality)
+        self._measure_quality = Tap("step quality", self._quality, self._start_quality.told)
+        self._probe: StepQuality | None = None
         self._counted = (0, 0)
         self._ended = 0.0
+        self._probe_due = False
+        self.wants_probes = bool(probes) or step_quality is not None
         self._interrupted = False
         self._modal: dict[int, list[nn.Module]] = {}
         self._begin(Level.RECORD)
@@ -155,6 +173,8 @@ class Loop:
         if now.forwards == 1 and self._ended and not self._interrupted:
             now.data_time = began - self._ended
         self.batch = Batch(module, args, kwargs)
+        if self._probed_model is module and now.forwards == 1 and self._probe_due:
+            self._start_quality(module)
         if self.record:
             now.batch_size += _batch_size(args, kwargs)
             if now.forwards == 2 and now.backwards == 1:
@@ -306,6 +326,8 @@ class Loop:
             if self._still_scaled(key):
                 self.facts["clipped_before_unscale"] = True
             elif len(known) >= len(params):
+                if self._probe is not None and recorder.optimizer is self._main:
+                    self._now.clip_factor = (limit / (norm.detach() + 1e-6)).clamp(max=1.0)
                 share = hasattr(norm, "to_local")  # of sharded gradients each process knows its part
                 value = local(norm.detach()).reshape(1)
                 self._now.row.parts.insert(0, (_Clip(recorder.label, float(limit), share), value))
@@ -337,6 +359,7 @@ class Loop:
             now.spent += time.perf_counter() - began
             return
         self.step += 1
+        self._run_probes(now)
         seconds = began - self._ended if self._ended else 0.0
         recorded = self.record
         if self.tick:
@@ -355,6 +378,34 @@ class Loop:
         self._begin(self._cadence.level(self.step + 1))
         self._ended = time.perf_counter()
 
+    def _run_probes(self, now: _Step) -> None:
+        """Experiments, after a step at which everything else is measured too."""
+        probe, self._probe = self._probe, None
+        if not self._probe_due or not self.record:
+            return
+        began = time.perf_counter()
+        self._probe_due = False
+        self.paused = True
+        try:
+            if probe is not None:
+                self._measure_quality(probe, now)
+            for tap in self._probes:
+                tap(now.row)
+        finally:
+            self.paused = False
+        self._cadence.spent("probe", time.perf_counter() - began)
+        self._ended += time.perf_counter() - began  # neither a step of training nor waiting for data
+
+    def _new_quality(self, module: nn.Module) -> None:
+        self._probe = StepQuality(module, self._recorders[id(self._main)].params, _device_of(module))
+
+    def _quality(self, probe: StepQuality, now: _Step) -> None:
+        """Only a step of one batch, through the model and the criterion once, can be run again."""
+        loss = now.losses[0] if now.losses else now.loss_tensors[0] if now.loss_tensors else None
+        if now.forwards == 1 and loss is not None and self.batch is not None and self.batch.criterion_args:
+            assert self._criterion is not None
+            probe.measure(now.row, self.batch, self._criterion, loss, now.clip_factor)
+
     def _begin(self, level: Level) -> None:
         """Get ready for the next step."""
         self._level = level
@@ -364,6 +415,8 @@ class Loop:
         self._now = _Step(Row(self.step + 1))
         self._counted = (self._zero_grad_calls(), self._scheduled())
         if self.record:
+            due = self._cadence.may("probe") if not self._probe_every else (self.step + 1) % self._probe_every == 0
+            self._probe_due = self.wants_probes and due
             for recorder in self._recorders.values():
                 recorder.refresh()
             if self._activations is not None:
@@ -408,6 +461,8 @@ class Loop:
             row.add(_Weight(), now.weight)
         if now.first_half is not None and now.forwards > 1:
             row.parts.insert(0, (_FirstHalf(now.forwards, now.batch_size), now.first_half))
+        for tap in self._extras:
+            tap(row)
         if self._activations is not None:
             self._activations.finish(row, weight=now.weight)
         if now.batch_size:
@@ -463,6 +518,10 @@ class _FirstHalf:
         row.context["first_norm"] = float(values[0])
         row.context["forwards"], row.context["samples"] = float(self.forwards), float(self.samples)
         return []
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def _inside_backward() -> bool:

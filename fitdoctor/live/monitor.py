@@ -25,6 +25,7 @@ from fitdoctor.config import Config
 from fitdoctor.errors import ConfigError, TrainingSick
 from fitdoctor.finding import Finding
 from fitdoctor.live.activations import ActivationRecorder
+from fitdoctor.live.adam import AdamRecorder
 from fitdoctor.live.cadence import Cadence, Cost
 from fitdoctor.live.digest import Digest
 from fitdoctor.live.facts import gather_facts
@@ -32,15 +33,17 @@ from fitdoctor.live.history import History
 from fitdoctor.live.judge import Judge
 from fitdoctor.live.layers import Model, compiled, named_models, parameter_names, roots, unwrapped, watched_layers
 from fitdoctor.live.loop import Loop
+from fitdoctor.live.machine import live_tensors
 from fitdoctor.live.nonfinite import NonFinite
 from fitdoctor.live.parameters import ParameterRecorder
+from fitdoctor.live.probes.fixed_batch import FixedBatch
 from fitdoctor.live.ranks import ranks_of
 from fitdoctor.live.sinks import EventFile, Facts, Point, last_step
 from fitdoctor.live.taps import ClipWatch, CountedZeroGrad, LayerHooks, Tap, tap_module
 from fitdoctor.live.transport import Row, Transport
 from fitdoctor.report import Report
 from fitdoctor.run import Fact, Note, Run
-from fitdoctor.signals import Signal
+from fitdoctor.signals import LIVE_TENSORS, LOSS, PROBE_LOSS, Signal
 
 log = logging.getLogger("fitdoctor")
 
@@ -48,6 +51,8 @@ Tier = Literal["light", "standard", "deep"]
 Optimizers = torch.optim.Optimizer | Sequence[Any] | Mapping[str, Any]
 
 FLUSH_SECONDS = 0.5
+_VAL_LOSS, _VAL_PROBE = Signal(LOSS, "val"), Signal(PROBE_LOSS, "val")
+_MOST_PROBED = 50_000_000  # parameters of a model whose weights are copied to probe a step
 _MOST_WAITING = 256  # rows that may wait on the device
 
 
@@ -68,6 +73,7 @@ def attach(
     config: Config | None = None,
     record_every: int | None = None,
     judge_every: int | None = None,
+    probe_every: int | None = None,
     name: str | None = None,
     facts: Mapping[str, Fact] | None = None,
 ) -> Monitor:
@@ -92,6 +98,7 @@ def attach(
         config: rules to select, ignore and override.
         record_every: measure every so many steps, whatever it costs; None keeps the budget.
         judge_every: diagnose every so many steps; None keeps the budget.
+        probe_every: run the probes every so many steps, where these are recorded; None keeps the budget.
         name: name of the run; the log folder's when left out.
         facts: facts that the monitor cannot know, under the keys of `Run.facts` (``planned_steps`` ...).
 
@@ -129,6 +136,7 @@ def attach(
         probes={"train": probe_train, "val": probe_val},
         judge=Judge(config or Config(), on_finding, stop_on),
         judge_every=judge_every,
+        probe_every=probe_every,
         name=name,
         facts=facts or {},
     )
@@ -178,6 +186,7 @@ class Monitor:
         probes: Mapping[str, Any],
         judge: Judge,
         judge_every: int | None,
+        probe_every: int | None,
         name: str | None,
         facts: Mapping[str, Fact],
     ) -> None:
@@ -194,6 +203,7 @@ class Monitor:
         self._judged_at = 0
         self._urgent = False
         self._bad_loss = False
+        self._counted = 0.0
         names = parameter_names(models)
         self._ranks = ranks_of(
             {names.get(id(p), ""): p for o in optimizers.values() for g in o.param_groups for p in g["params"]}
@@ -206,9 +216,13 @@ class Monitor:
         self._removers += [z.remove for z in zero_grads]
         layers = watched_layers(models) if tier != "light" else {}
         activations = ActivationRecorder(layers) if layers else None
+        recorders = {k: ParameterRecorder(o, names, k, exact=tier == "deep") for k, o in optimizers.items()}
+        model = next(iter(models.values()))
+        batches = [FixedBatch(s, b, model, criterion) for s, b in probes.items() if b is not None]
+        self._alias_val = "val" in {b.split for b in batches}
         self._loop = Loop(
             optimizers=optimizers,
-            parameters={k: ParameterRecorder(o, names, k, exact=tier == "deep") for k, o in optimizers.items()},
+            parameters=recorders,
             activations=activations,
             cadence=cadence,
             transport=self._transport,
@@ -216,6 +230,10 @@ class Monitor:
             scaler=scaler,
             scheduler=scheduler,
             zero_grad_calls=lambda: zero_grads[0].calls,
+            extras=self._extras(tier, recorders),
+            probes=[b.evaluate for b in batches],
+            step_quality=self._probed(tier, models, optimizers, criterion),
+            probe_every=probe_every,
             start=start,
         )
         self._loop.after_row = self._after_row
@@ -228,6 +246,38 @@ class Monitor:
         )
         self._tell_facts()
         self._tap(models, optimizers, criterion)
+
+    def _extras(self, tier: Tier, recorders: Mapping[str, ParameterRecorder]) -> list[Callable[[Row], None]]:
+        """What is measured at records beside parameters and activations, by tier."""
+        extras: list[Callable[[Row], None]] = []
+        if tier != "light":
+            extras += [AdamRecorder(r).after_step for r in recorders.values() if AdamRecorder.fits(r.optimizer)]
+        if tier == "deep":
+            extras.append(self._count_tensors)
+        return extras
+
+    def _count_tensors(self, row: Row) -> None:
+        now = time.perf_counter()
+        if now - self._counted > 10:  # on the host it walks through all objects
+            self._counted = now
+            row.put(LIVE_TENSORS, live_tensors(torch.device("cuda" if torch.cuda.is_initialized() else "cpu")))
+
+    def _probed(
+        self,
+        tier: Tier,
+        models: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        criterion: nn.Module | None,
+    ) -> nn.Module | None:
+        """The model whose steps can be probed: one that is called itself, with one optimizer and a criterion."""
+        (model, *others) = models.values()
+        alone = not others and len(optimizers) == 1 and self._ranks is None and criterion is not None
+        closure = any(isinstance(o, torch.optim.LBFGS) for o in optimizers.values())
+        if tier == "light" or not alone or closure or compiled(model) or roots(model) != [model]:
+            return None
+        if sum(p.numel() for p in model.parameters()) > _MOST_PROBED:
+            return None
+        return model
 
     def _tap(
         self, models: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], criterion: object
@@ -292,6 +342,7 @@ class Monitor:
             signal = Signal(meaning.signal.quantity, meaning.signal.split, meaning.signal.layer)
             points.append(Point(self.step if step is None else step, now, signal, float(value) * meaning.scale))
         for point in points:
+            self._alias_val = self._alias_val and point.signal != _VAL_LOSS
             self._history.add(point)
         if self._sink is not None:
             self._sink.write(points)
@@ -360,6 +411,11 @@ class Monitor:
                 self._urgent = True
                 self._cadence.alert()
                 self._history.notes.append(Note("other", str(self._digest.nonfinite.found), row.step))
+            if self._alias_val:  # until a validation loss is logged, the fixed batch stands for it
+                more = [i._replace(signal=_VAL_LOSS) for i in items if isinstance(i, Point) and i.signal == _VAL_PROBE]
+                for point in more:
+                    self._history.add(point)
+                items += more
             if self._sink is not None:
                 self._sink.write(items, now=bad)
 

@@ -127,9 +127,9 @@ class Ranks:
             if 0 in parts and len(parts) < self.world:
                 if len(self._queue) < _KEPT:
                     break
-                items = [i for i in items if not isinstance(i, Vector)]  # some rank did not record this step
+                items = [i for i in items if not _partial(i)]  # some rank did not record this step
             elif 0 in parts:
-                items = [self._whole(item, parts) for item in items]
+                items = [self._whole(i, parts) for i in items if isinstance(i, Vector) or not _partial(i)]
                 items += self._totals(row, items, parts)
             self._waiting.pop(row.step, None)
             done.append((row, items))
@@ -198,6 +198,12 @@ class Ranks:
             if quantity == UPDATE_NORM and weight:
                 out.append(row.point(UPDATE_RATIO, total / weight, item.group))
         return out
+
+
+def _partial(item: Point | Vector) -> bool:
+    """Whether a measurement is of one process's part of the parameters only."""
+    name = item.quantity if isinstance(item, Vector) else item.signal.quantity.name
+    return name in {GRAD_NORM.name, WEIGHT_NORM.name, UPDATE_NORM.name, UPDATE_RATIO.name}
 
 
 def ranks_of(params: Mapping[str, torch.Tensor]) -> Ranks | None:

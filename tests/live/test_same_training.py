@@ -28,7 +28,7 @@ def test_training_is_bit_identical(name: str, tier: Any, tmp_path: Any) -> None:
         data = batches(12)
         if monitored:
             with attach(
-                model, optimizer, criterion, logdir=tmp_path, tier=tier, record_every=1, judge_every=4,
+                model, optimizer, criterion, logdir=tmp_path, tier=tier, record_every=1, judge_every=4, probe_every=2,
                 probe_train=data[0], probe_val=data[1],
             ) as monitor:  # fmt: skip
                 losses = train(model, optimizer, criterion, data)
