@@ -78,7 +78,13 @@ def _own() -> Iterator[Rule]:
 
 def _plugged_in() -> Iterator[Rule]:
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        loaded = point.load()
+        try:
+            loaded = point.load()
+        except Exception as error:
+            raise RuleError(
+                f"entry point {point.name!r} of {ENTRY_POINT_GROUP}: {point.value} cannot be loaded "
+                f"({type(error).__name__}: {error}); update or uninstall the package that offers it"
+            ) from error
         for item in [loaded] if isinstance(loaded, Rule) else list(loaded):
             if not isinstance(item, Rule):
                 raise RuleError(f"entry point {point.name!r} of {ENTRY_POINT_GROUP}: expected a Rule, got {item!r}")

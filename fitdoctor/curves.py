@@ -174,7 +174,7 @@ def begins_at_start(run: Run, series: Series) -> bool:
     span = run.steps
     if span is None or run.step_unit == "epoch" or series.per == "epoch":
         return False
-    return series.span.first <= max(1, span.first) + 0.02 * (span.last - span.first)
+    return series.span.first <= max(1.0, 0.02 * span.last)  # counted from step 0: a resumed run begins trained
 
 
 # --- the learning rate ----------------------------------------------------------------------------
@@ -261,7 +261,8 @@ def rate_clock(run: Run, curve: Curve) -> FloatArray:
         used = rate.finite.at(curve.steps)
         used = np.where(np.isfinite(used) & (used >= 0), used, float(rate.finite.values[0]))
     clock = np.concatenate([[0.0], np.cumsum(np.diff(steps) * (used[1:] + used[:-1]) / 2)])
-    return clock / clock[-1] if clock[-1] > 0 else (steps - steps[0]) / max(steps[-1] - steps[0], 1.0)
+    elapsed = clock if clock[-1] > 0 else steps - steps[0]
+    return np.asarray(elapsed / max(float(elapsed[-1]), 1e-300), dtype=np.float64)
 
 
 def settled_after(curve: Curve, *, band: float = 0.05, sigmas: float = 2.0) -> float:

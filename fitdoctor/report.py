@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -162,8 +163,13 @@ def json_pieces(reports: Iterable[Report], *, fitdoctor: str = "", indent: int |
     yield f"{'' if empty else line + margin}]{line}}}{line}"
 
 
+_PAIR = re.compile(r"\[\n *([^\n\[\]{}]+),\n *([^\n\[\]{}]+)\n *\]")
+"""A list of two plain values as json lays it out. Strings hold no newline that is not escaped."""
+
+
 def _encoded(data: Any, indent: int | None) -> str:
     text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
+    text = _PAIR.sub(r"[\1, \2]", text)  # a point on one line, not on four
     # Half a surrogate pair (a file name that is not UTF-8) cannot be written as UTF-8.
     return text.encode("utf-8", "replace").decode("utf-8")
 

@@ -1,7 +1,7 @@
 """Which finding explains which: findings -> root causes, the most important first.
 
 A root cause is a finding with no other finding that explains it and began no later than it did.
-"Explains" is what the rules declare, taken transitively.
+"Explains" is what the rules declare, taken transitively; of two that explain each other, the one that came first does.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ def triage(
     closure = {name: _closure(name, explains) for name in {f.rule for f in findings}}
 
     def accounts_for(cause: Finding, effect: Finding) -> bool:
+        mutual = cause.rule in closure[effect.rule]  # each explains the other: then only what came first does
         return (
             effect.rule in closure[cause.rule]
-            and cause.rule not in closure[effect.rule]
-            and (effect.rule in states or cause.onset <= effect.onset + slack)
+            and cause.rule != effect.rule
+            and (cause.onset < effect.onset if mutual else effect.rule in states or cause.onset <= effect.onset + slack)
             and (cause.severity is not Severity.NOTE or effect.severity is Severity.NOTE)
         )
 
@@ -52,27 +53,26 @@ def triage(
 
     ranked = sorted(findings, key=order)
     roots: list[Finding] = []
-    groups: list[list[Finding]] = []
-    explained: list[Finding] = []
+    place: dict[int, int] = {}  # id of a finding -> its root
     for f in ranked:
-        same = next((i for i, root in enumerate(roots) if root.rule == f.rule), None)
-        if any(accounts_for(other, f) for other in ranked):
-            explained.append(f)
-        elif same is None:
-            roots.append(f)
-            groups.append([])
-        else:
-            groups[same].append(f)
+        if not any(accounts_for(other, f) for other in ranked):
+            if all(f.rule != root.rule for root in roots):
+                roots.append(f)
+            place[id(f)] = next(i for i, root in enumerate(roots) if root.rule == f.rule)
 
     def owner(f: Finding) -> int:
         """The root that accounts for a finding, or else for what explains it; "explains" has no cycles."""
-        direct = (i for i, root in enumerate(roots) if accounts_for(root, f))
-        same = (i for i, root in enumerate(roots) if root.rule == f.rule)
-        found = next(direct, next(same, None))
-        return owner(next(other for other in ranked if accounts_for(other, f))) if found is None else found
+        if id(f) not in place:
+            direct = (i for i, root in enumerate(roots) if accounts_for(root, f))
+            found = next(direct, None)
+            cause = next(other for other in ranked if accounts_for(other, f))
+            place[id(f)] = owner(cause) if found is None else found
+        return place[id(f)]
 
-    for f in explained:
-        groups[owner(f)].append(f)
+    groups: list[list[Finding]] = [[] for _ in roots]
+    for f in ranked:
+        if all(f is not root for root in roots):
+            groups[owner(f)].append(f)
     diagnoses = [
         Diagnosis(
             root=root,

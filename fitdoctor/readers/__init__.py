@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +48,7 @@ class RunSource:
         parts: what each reader is given.
         subruns: folder of event files -> the run folder that it is a part of.
         overrides: what the user says about tags.
+        names: path of a log that lies in a folder of its own -> name of its run, should it be another training.
         failure: why it cannot be read, where that is known before reading.
     """
 
@@ -57,6 +58,7 @@ class RunSource:
     parts: tuple[Found, ...]
     subruns: Mapping[Path, Path]
     overrides: Overrides = ()
+    names: Mapping[str, str] = field(default_factory=dict)
     failure: str = ""
 
     @property
@@ -105,7 +107,7 @@ class RunSource:
         runs = [assemble(raw, self.overrides) for raw in self.raw_runs()]
         if len(runs) > 1 and len(self.parts) > 1:
             runs = without_twins(runs)
-        return _named(runs, self.name)
+        return _named(runs, self)
 
     def raw_runs(self) -> list[RawRun]:
         """What the readers find, sub-runs merged into their runs."""
@@ -240,21 +242,30 @@ def _sources(root: Path, seen: Survey, overrides: Overrides) -> list[RunSource]:
             name = _name_of(root, first.home if single_file else place, place, alone=len(together) == 1)
             formats = ", ".join(dict.fromkeys(reader(p.module).SOURCE for p in several))
             own = {p.home: subruns[p.home] for p in several if p.home in subruns}
-            sources.append(
-                RunSource(name, first.home if single_file else place, formats, tuple(several), own, overrides)
-            )
+            elsewhere = {
+                str(path): _name_of(root, p.home, p.place, alone=True)
+                for p in several
+                if p.place != place and p.home not in own
+                for path in (p.home, *p.files)
+            }
+            path = first.home if single_file else place
+            sources.append(RunSource(name, path, formats, tuple(several), own, overrides, elsewhere))
     for path, why in seen.unreadable:
         name = _name_of(root, path, path, alone=True)
-        sources.append(RunSource(name, path, "unreadable", (), {}, overrides, f"{path}: not read: {why}"))
+        sources.append(RunSource(name, path, "unreadable", (), {}, overrides, failure=f"{path}: not read: {why}"))
     sources.sort(key=lambda s: natural(s.name))
     used: set[str] = set()
     return [replace(s, name=_unique(s.name, used)) for s in sources]
 
 
 def _one_training(parts: Sequence[Found], subruns: Mapping[Path, Path]) -> bool:
-    """Whether logs of one folder may be views of one training: of different readers, and few."""
+    """Whether logs of one folder may be views of one training: of different readers, and few.
+
+    Logs in folders inside it (`_INSIDE`) may be of one reader; the first part lies in the folder itself.
+    """
     mains = [p for p in parts if p.home not in subruns or p.module != "tensorboard"]
-    return len({p.module for p in mains}) == len(mains) and len(mains) <= _TOGETHER
+    here = [p for p in mains if p.place == mains[0].place]
+    return len({p.module for p in here}) == len(here) and len(mains) <= _TOGETHER
 
 
 def _apart(parts: Sequence[Found], subruns: Mapping[Path, Path]) -> list[list[Found]]:
@@ -289,22 +300,24 @@ def _name_of(root: Path, home: Path, place: Path, alone: bool) -> str:
     try:
         folder = place.relative_to(root).as_posix()
     except ValueError:
-        folder = place.name
+        folder = place.resolve().name or "run"
     stem = home.stem if home != place else ""
     if stem and not (alone and (_PLAIN_STEMS.fullmatch(stem) or home.suffix == ".wandb")):
         return stem if folder == "." else f"{folder}/{stem}"
     return folder if folder != "." else (place.resolve().name or "run")
 
 
-def _named(runs: list[Run], name: str) -> list[Run]:
+def _named(runs: list[Run], source: RunSource) -> list[Run]:
+    """The runs of one source with names that are unique among them."""
     if len(runs) == 1:
-        return [replace(runs[0], name=name)]
+        return [replace(runs[0], name=source.name)]
     used: set[str] = set()
-    last = name.rpartition("/")[2]
+    last = source.name.rpartition("/")[2]
     out = []
     for run in runs:
         own = run.name.removeprefix(last).lstrip("/") or run.source
-        out.append(replace(run, name=_unique(f"{name}/{own}", used)))
+        name = source.names.get(run.path) or f"{source.name}/{own}"
+        out.append(replace(run, name=_unique(name, used)))
     return out
 
 
@@ -373,7 +386,7 @@ def describe(source: RunSource) -> list[TagUse]:
     from fitdoctor.readers.assemble import assemble_in_full
 
     told = [assemble_in_full(raw, source.overrides) for raw in source.raw_runs()]
-    names = [run.name for run in _named([t.run for t in told], source.name)]
+    names = [run.name for run in _named([t.run for t in told], source)]
     out: list[TagUse] = []
     for name, one in zip(names, told, strict=True):
         out += [TagUse(name, s.tag, s.signal, s.per, len(s)) for s in one.run.series]

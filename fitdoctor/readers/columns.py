@@ -10,19 +10,22 @@ import re
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from fitdoctor.readers.raw import RawSeries
 from fitdoctor.run import FloatArray, IntArray, Note
 
-_BEFORE = r"(?:(?:global|current|cur|train|training|trainer|opt|optimizer|num|n|total|log|logging)[ _/.-]*|[_#/ ]+)*"
+# One character or word at a time, so that no long run of "_" can be split in more than one way.
+_BEFORE = r"(?:global|current|cur|train|training|trainer|opt|optimizer|num|n|total|log|logging|[ _/.#-])*"
 _AFTER = r"(?:[ _-]*(?:num|number|idx|index|id|count|counter|no|#))?"
 _STEP = re.compile(
     rf"{_BEFORE}(?P<unit>steps?|iterations?|iters?|itr|it|updates?|mini_?batch(?:es)?|batch(?:es)?){_AFTER}"
 )
 _EPOCH = re.compile(rf"{_BEFORE}(?:epochs?|ep){_AFTER}")
 _WALL = re.compile(r"[ _]*(?:wall[ _]?(?:clock[ _]?)?time|time[ _]?stamp|unix[ _]?time|time|date[ _]?time|date)")
+_LONGEST_NAME = 80
 _LARGEST = 2.0**53
 """Above this a float64 no longer counts in ones, so it is no step."""
 
@@ -70,6 +73,7 @@ class Cells:
         ]
 
 
+@lru_cache(maxsize=4096)
 def is_step(tag: str) -> bool:
     """Whether a name is that of a step clock.
 
@@ -77,12 +81,13 @@ def is_step(tag: str) -> bool:
         >>> [is_step(t) for t in ("global_step", "trainer/global_step", "Iteration", "n_iter", "step_time")]
         [True, True, True, True, False]
     """
-    return _STEP.fullmatch(tag.strip().lower()) is not None
+    return len(tag) <= _LONGEST_NAME and _STEP.fullmatch(tag.strip().lower()) is not None
 
 
+@lru_cache(maxsize=4096)
 def is_epoch(tag: str) -> bool:
     """Whether a name is that of an epoch clock."""
-    return _EPOCH.fullmatch(tag.strip().lower()) is not None
+    return len(tag) <= _LONGEST_NAME and _EPOCH.fullmatch(tag.strip().lower()) is not None
 
 
 def is_wall_time(tag: str) -> bool:
@@ -222,7 +227,8 @@ def find_clocks(columns: Sequence[Column], height: int, where: str, per_epoch: i
         steps = np.arange(height, dtype=np.float64)
         notes.append(Note("aligned", f"{where}: several rows an epoch and no step column; the row number is the step"))
     used = frozenset(c.tag for c in (step, epoch, wall) if c is not None)
-    return Clocks(steps, epochs, None if wall is None else _spread(wall, height) * factor, used, tuple(notes))
+    wall_time = None if wall is None else _filled_forward(_spread(wall, height) * factor)
+    return Clocks(steps, epochs, wall_time, used, tuple(notes))
 
 
 def _several_rows_an_epoch(columns: Sequence[Column], epochs: FloatArray, clock: Column | None) -> bool:
@@ -234,6 +240,30 @@ def _several_rows_an_epoch(columns: Sequence[Column], epochs: FloatArray, clock:
             if len(at) >= 4 and int((np.diff(at) == 0).sum()) * 2 > len(at):
                 return True
     return False
+
+
+def _measured(column: Column, where: str, notes: list[Note]) -> Column:
+    """A column without the nan that only fill the rows between evaluations.
+
+    Told from a training that broke by the numbers between them: they come back, in equal strides, to the end.
+    """
+    filled = np.flatnonzero(~np.isnan(column.values))
+    if len(filled) == len(column.values) or len(filled) < 3:
+        return column
+    strides = np.diff(filled)
+    stride = int(strides[0])
+    if stride < 2 or bool((strides != stride).any()) or filled[0] >= stride or len(column.values) - filled[-1] > stride:
+        return column
+    text = f"{column.tag!r} has a number in every {stride}th of its cells and nan between; those were not measured"
+    notes.append(Note("other", f"{where}: {text}", amount=len(column.values) - len(filled)))
+    return Column(column.tag, column.rows[filled], column.values[filled])
+
+
+def _known(clock: FloatArray | None, rows: IntArray) -> FloatArray | None:
+    """A clock at some rows, None unless it is known at all of them."""
+    if clock is None or np.isnan(clock[rows]).any():
+        return None
+    return clock[rows]
 
 
 def series_of(
@@ -252,6 +282,7 @@ def series_of(
     """
     clocks = find_clocks(columns, height, where, per_epoch)
     steps, notes = clocks.steps, list(clocks.notes)
+    columns = [c if c.tag in clocks.used else _measured(c, where, notes) for c in columns]
     series: list[RawSeries] = []
     for c in columns:
         if c.tag in clocks.used or not len(c.rows) or (clocks.steps is not None and is_step(c.tag)) or is_epoch(c.tag):
@@ -268,7 +299,7 @@ def series_of(
                 values=c.values,
                 steps=None if steps is None else steps[c.rows].astype(np.int64),
                 epochs=at_epoch,
-                wall_time=None if clocks.wall_time is None else clocks.wall_time[c.rows],
+                wall_time=_known(clocks.wall_time, c.rows),
             )
         )
     return tuple(series), tuple(notes)

@@ -59,7 +59,7 @@ def split(line: str, delimiter: str) -> list[str]:
 
 def looks_like_metric(name: str) -> bool:
     """Whether a column's name is one that training logs use."""
-    return _METRIC.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)) is not None
+    return len(name) <= 200 and _METRIC.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)) is not None
 
 
 def header_names(line: str, delimiter: str) -> list[str]:

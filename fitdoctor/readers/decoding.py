@@ -57,6 +57,11 @@ def decode(data: bytes) -> str:
     return data.decode("utf-8", errors="replace")
 
 
+def has_wide_characters(head: bytes) -> bool:
+    """Whether a file begins with the mark of an encoding in which a line does not end with one byte."""
+    return head.startswith(tuple(mark for mark, encoding in _BOMS if encoding != "utf-8"))
+
+
 def number(cell: str, decimal: str = ".") -> float | None:
     """The number in a cell of text, or None where there is none.
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
+
+from fitdoctor.readers.decoding import decode, has_wide_characters, unreadable
 
 _SHORT = 16
 """A list of at most this many numbers is one value per parameter group; a longer one is data."""
@@ -23,7 +26,7 @@ def parse(text: bytes | str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        pass
+        pass  # broken, or NaN: the standard library takes the latter
     try:
         return json.loads(text if isinstance(text, str) else text.decode("utf-8", errors="replace"))
     except RecursionError as error:
@@ -60,8 +63,10 @@ def numbers_in(value: Mapping[str, Any], prefix: str = "", depth: int = _DEPTH) 
         [('train/loss', 0.5), ('lr/0', 0.1), ('lr/1', 0.01)]
     """
     for key, item in value.items():
-        tag = f"{prefix}{key}"
-        if isinstance(item, Mapping):
+        tag = f"{prefix}{key}" if prefix else str(key)
+        if type(item) is float:  # nearly all of them
+            yield tag, item
+        elif isinstance(item, Mapping):
             if depth > 0:
                 yield from numbers_in(item, f"{tag}/", depth - 1)
         elif isinstance(item, list):
@@ -94,3 +99,21 @@ def objects_of_list(text: str) -> Iterator[Any]:
         except (ValueError, RecursionError):
             return
         yield value
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    """The lines of a file in UTF-8, one at a time, whatever it is written in; a last line may have no end.
+
+    Raises:
+        ReadError: if the operating system does not let us read it.
+    """
+    try:
+        with path.open("rb") as file:
+            if has_wide_characters(file.read(4)):
+                file.seek(0)
+                yield from decode(file.read()).encode().splitlines(keepends=True)
+                return
+            file.seek(0)
+            yield from file
+    except OSError as error:
+        raise unreadable(path, error) from error

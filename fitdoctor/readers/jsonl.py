@@ -7,15 +7,16 @@ says which data the numbers of its row belong to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from fitdoctor.errors import ReadError
 from fitdoctor.readers.columns import Cells, is_epoch, is_step, is_wall_time, series_of
 from fitdoctor.readers.csv_dialect import looks_like_metric
-from fitdoctor.readers.decoding import decode, moment, read_bytes
-from fitdoctor.readers.json_lines import numbers_in, objects_of_list, parse
+from fitdoctor.readers.decoding import decode, has_wide_characters, moment
+from fitdoctor.readers.json_lines import lines_of, numbers_in, objects_of_list, parse
 from fitdoctor.readers.raw import RawRun
 from fitdoctor.readers.settings import flattened, settings_beside
 from fitdoctor.run import Fact, Note
@@ -29,6 +30,8 @@ _SKIPPED = frozenset({".ipynb", ".geojson", ".lock"})
 _OTHERS = frozenset({"wandb-summary.json", "wandb-metadata.json", "trainer_state.json"})
 _KEY_NAMES = ("metric", "name", "key", "tag", "metric_name")
 _LOOK = 1 << 16
+_MOST_EARLY = 1000
+"""Rows without any clock after which none is waited for."""
 
 
 def recognise(path: Path, head: bytes) -> bool:
@@ -39,20 +42,20 @@ def recognise(path: Path, head: bytes) -> bool:
         return False
     if path.name in _OTHERS or b'"training_stats_scalar"' in head:
         return False
-    rows = list(_rows(_head_text(path, head), most=50))
+    rows = list(islice(_rows(iter(_more(path, head).splitlines(keepends=True)), []), 50))
     # One object alone is a summary or a configuration, unless the file says that it is a log of lines.
     return (len(rows) > 1 or path.suffix in (".jsonl", ".ndjson")) and _is_training_log(rows)
 
 
-def _head_text(path: Path, head: bytes) -> str:
-    """Enough of the file for several rows, none of them cut."""
+def _more(path: Path, head: bytes) -> bytes:
+    """Enough of the file for several rows."""
     if len(head) >= 4096:
         try:
             with path.open("rb") as file:
                 head = file.read(_LOOK)
         except OSError:
-            return ""
-    return decode(head)
+            return b""
+    return decode(head).encode() if has_wide_characters(head) else head
 
 
 def _is_training_log(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -95,64 +98,78 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _rows(text: str, most: int | None = None, bad: list[int] | None = None) -> Iterator[Mapping[str, Any]]:
-    """The objects in a text of JSON lines, or in one JSON list.
+def _rows(lines: Iterable[bytes], bad: list[int]) -> Iterator[Mapping[str, Any]]:
+    """The objects in JSON lines, or in one JSON list.
 
     Args:
-        text: the whole text or its beginning.
-        most: stop after so many.
+        lines: the lines of the file.
         bad: takes the numbers of the lines that are no JSON.
     """
-    stripped = text.lstrip("\ufeff \t\r\n")
-    if stripped.startswith("["):
-        yield from _listed(stripped, bad)
-        return
-    found = 0
-    for i, line in enumerate(text.split("\n"), 1):
-        line = line.strip("\ufeff \t\r\0,")
-        if not line:
+    for i, line in enumerate(lines, 1):
+        text = line.strip(b"\xef\xbb\xbf \t\r\n\0,") if i == 1 else line.strip(b" \t\r\n\0,")
+        if i == 1 and text.startswith(b"["):
+            yield from _listed(decode(b"".join((line, *lines))), bad)
+            return
+        if not text:
             continue
         try:
-            row = parse(line)
+            row = parse(text)
         except ValueError:
-            if bad is not None:
-                bad.append(i)
+            bad.append(i)
             continue
         if isinstance(row, Mapping):
             yield row
-            found += 1
-            if found == most:
-                return
 
 
-def _listed(text: str, bad: list[int] | None) -> Iterator[Mapping[str, Any]]:
+def _listed(text: str, bad: list[int]) -> Iterator[Mapping[str, Any]]:
     """The objects in a JSON list, which may be cut."""
     try:
         rows = parse(text)
     except ValueError:
         rows = objects_of_list(text)
-        if bad is not None:
-            bad.append(text.count("\n") + 1)
+        bad.append(text.count("\n") + 1)
     yield from (row for row in rows if isinstance(row, Mapping))
 
 
+class _Counted:
+    """Lines with their number and the last of them, which tells a cut file from a damaged one."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self._lines = lines
+        self.count = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        line = next(self._lines)
+        self.count += 1
+        return line
+
+
 def _run_of(path: Path) -> RawRun:
-    text = decode(read_bytes(path))
     bad: list[int] = []
     cells = Cells()
     params: dict[str, object] = {}
     style = _Style()
-    rows = list(_rows(text, bad=bad))
-    first = next((i for i, row in enumerate(rows) if any(map(_is_clock, row))), 0)
-    for row in rows[:first]:
-        params.update(flattened(row))  # mmcv writes its environment and configuration before the first step
-    for row in rows[first:]:
-        numbers = dict(numbers_in(row))
-        for tag, value in row.items():
-            if isinstance(value, str) and is_wall_time(tag) and (seconds := moment(value)) is not None:
-                numbers[tag] = seconds
-        cells.add(style.placed(row, numbers).items())
-    if not cells.height:
+    early: list[Mapping[str, Any]] = []
+    timed = False
+    lines = _Counted(lines_of(path))
+    for row in _rows(lines, bad):
+        if not timed:
+            if not any(map(_is_clock, row)) and len(early) < _MOST_EARLY:
+                early.append(row)
+                continue
+            timed = True
+            if any(map(_is_clock, row)):
+                for about in early:  # mmcv writes its environment and configuration before the first step
+                    params.update(flattened(about))
+            else:
+                _add(cells, style, early)
+            early = []
+        _add(cells, style, (row,))
+    _add(cells, style, early)
+    if not any(c for c in cells.columns() if not _is_clock(c.tag)):
         raise ReadError(
             f"{path}: expected one JSON object a line with a step or epoch and metrics, got none; "
             "check the file or leave it out"
@@ -165,8 +182,17 @@ def _run_of(path: Path) -> RawRun:
         series=series,
         facts=style.facts,
         params={**settings_beside(path.parent), **params} if path.stem in _PLAIN_STEMS else params,
-        notes=(*_damage(path, text, bad), *notes),
+        notes=(*_damage(path, lines.count, bad), *notes),
     )
+
+
+def _add(cells: Cells, style: _Style, rows: Iterable[Mapping[str, Any]]) -> None:
+    for row in rows:
+        numbers = dict(numbers_in(row))
+        for tag, value in row.items():
+            if type(value) is str and is_wall_time(tag) and (seconds := moment(value)) is not None:
+                numbers[tag] = seconds
+        cells.add(style.placed(row, numbers).items())
 
 
 class _Style:
@@ -225,10 +251,9 @@ def _name(path: Path) -> str:
     return folder.name if path.stem in _PLAIN_STEMS and folder.name else path.stem
 
 
-def _damage(path: Path, text: str, bad: Sequence[int]) -> list[Note]:
+def _damage(path: Path, count: int, bad: Sequence[int]) -> list[Note]:
     if not bad:
         return []
-    last = text.rstrip("\n").count("\n") + 1
-    if len(bad) == 1 and bad[0] >= last:
+    if len(bad) == 1 and bad[0] >= count:
         return [Note("truncated", f"{path}: the last line ends within a row; it was left out", amount=1)]
     return [Note("corrupt", f"{path}: {len(bad)} lines, the first is {bad[0]}, are no JSON; left out", amount=len(bad))]

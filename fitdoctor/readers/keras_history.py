@@ -92,7 +92,7 @@ def _walk(value: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[C
 
 
 def _series(lists: Mapping[str, tuple[Column, int]], path: Path) -> tuple[tuple[RawSeries, ...], tuple[Note, ...]]:
-    clocks = [column for tag, (column, length) in lists.items() if _is_clock(tag) and len(column.rows) == length]
+    clocks = [column for column, length in lists.values() if _is_clock(column) and len(column.rows) == length]
     metrics = {column: length for tag, (column, length) in lists.items() if column not in clocks}
     if not metrics:
         return (), ()
@@ -119,5 +119,5 @@ def _series(lists: Mapping[str, tuple[Column, int]], path: Path) -> tuple[tuple[
     return tuple(series), tuple(notes)
 
 
-def _is_clock(tag: str) -> bool:
-    return is_step(tag) or is_epoch(tag)
+def _is_clock(column: Column) -> bool:
+    return (is_step(column.tag) or is_epoch(column.tag)) and bool((np.abs(column.values) < 2.0**53).all())

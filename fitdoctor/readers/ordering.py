@@ -15,6 +15,7 @@ def in_order(tracks: list[Track], notes: list[Note]) -> list[Track]:
     """Every track in the order of its own clock; tracks that mix two clocks become two."""
     out: list[Track] = []
     duplicates: dict[str, int] = {}
+    resumed = _resumed(tracks)
     for track in tracks:
         steps = track.steps
         if steps is None or increases(steps):
@@ -40,6 +41,7 @@ def in_order(tracks: list[Track], notes: list[Note]) -> list[Track]:
         out.append(track)
     _supersede(out)
     _tell_restarts(out, notes)
+    notes += resumed
     if duplicates:
         most = max(duplicates, key=lambda tag: duplicates[tag])
         text = f"{sum(duplicates.values())} points repeat a step of their tag ({most!r} most); the last of each stands"
@@ -71,6 +73,24 @@ def _other_clock(track: Track, index: IntArray, after: IntArray) -> Track:
     if not increases(after):
         part.take(np.r_[after[1:] != after[:-1], True])
     return part
+
+
+def _resumed(tracks: list[Track]) -> list[Note]:
+    """Restarts that left no other mark than a new file: its steps go on where the file before ended."""
+    several = [t for t in tracks if t.starts and t.steps is not None]
+    if not several:
+        return []
+    main = max(several, key=len)
+    steps, wall = main.steps, main.wall_time
+    assert steps is not None
+    notes: list[Note] = []
+    for at in (i for i in main.starts if 0 < i < len(steps)):
+        before, step = int(steps[:at].max()), int(steps[at])
+        if step > before and (wall is None or wall[at] >= wall[at - 1]):
+            notes.append(
+                Note("restart", f"a new file begins at step {step}, after step {before}", step=step, amount=0.0)
+            )
+    return notes
 
 
 def _supersede(tracks: list[Track]) -> None:

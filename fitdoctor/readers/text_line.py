@@ -24,8 +24,9 @@ _AWAY = re.compile(
     r"\b[IWEFD]\d{4}\s+\d{1,2}:\d{2}:\d{2}\.\d+\s+\d+\s+"  # glog and absl
     r"|\b\d{1,2}[/-]\d{1,2}(?:[/-]\d{2,4})?\s+\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d+)?\b"  # 07/01 12:00:00
     r"|\b(?:\d+ days?, )?\d{1,3}:\d{2}(?::\d{2})?(?:[.,]\d+)?(?:<[\d:?]+)?(?!\d)(?![-+.]?\d)"  # clock times, durations
-    r"|[\w./\\-]+\.(?:py|cc|cpp|c|h|cu|rs|go)\b(?:[:(]\d+\)?|, line \d+)?"  # where it was printed
+    r"|(?<![\w./\\-])[\w./\\-]{1,200}\.(?:py|cc|cpp|c|h|cu|rs|go)\b(?:[:(]\d+\)?|, line \d+)?"  # where it was printed
     r"|\b(?:pid|rank|gpu|device|cuda|node|worker)[ =:#]*\d+\b\)?"
+    r"|\b(?:[0-9a-f]{2}:){4,}[0-9a-f]{2}\b"  # fingerprints
     r"|\b0x[0-9a-f]+\b|\b[0-9a-f]{12,}\b|\b\d+(?:\.\d+){2,}\b"  # addresses, hashes, versions
     r"|\b\d+(?:\.\d+)?\s?(?:[mun]?s|it|iters?|batch(?:es)?|steps?|samples?|imgs?|images?|tok(?:ens)?|examples?)"
     r"/(?:steps?|it|iter|batch|samples?|epoch|s|sec)\b"  # 3ms/step, 16.6it/s

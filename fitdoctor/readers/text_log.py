@@ -8,7 +8,7 @@ come once, before training starts, are settings.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from fitdoctor.errors import ReadError
 from fitdoctor.readers.columns import Cells, Column, is_epoch, is_step, series_of
-from fitdoctor.readers.decoding import decode, moment, read_bytes
+from fitdoctor.readers.decoding import decode, moment
+from fitdoctor.readers.json_lines import lines_of
 from fitdoctor.readers.raw import RawRun
 from fitdoctor.readers.text_line import Line, LineReader
 from fitdoctor.readers.text_table import TableReader
@@ -34,8 +35,14 @@ _LOOK = 1 << 18
 _ENOUGH = 3
 """Rows with a metric that make a text a training log: two points are no curve."""
 _LONGEST_LINE = 4096
+_RECENT = 200
+"""Last lines that are kept, to see how the log ends."""
 _SECTION = re.compile(r"\W*(?:(train|val|test|eval)\w*)\b[\w ]{0,20}\W*", re.IGNORECASE)
 _KERAS = re.compile(r"\d+s\s|ETA:|[mu]?s/(?:step|sample|epoch)\b")
+_CHOICE = re.compile(
+    r"\b(optimizer|optim|lr_scheduler|scheduler|criterion|loss_fn|loss_function)['\"]?\s*[=:]\s*['\"]?([A-Za-z_]\w*)",
+    re.IGNORECASE,
+)
 _TRACEBACK = "Traceback (most recent call last)"
 _STEP, _EPOCH, _TIME, _POSITION, _TOTAL, _LEADING = "step", "epoch", "timestamp", "\0position", "\0total", "\0leading"
 
@@ -83,6 +90,10 @@ class _Log:
         self.metric_rows = 0
         self.totals: dict[Role, Counter[float]] = {Role.EPOCH: Counter(), Role.STEP: Counter()}
         self.keras = False
+        self.preamble = ""
+        """What was printed before the first metric."""
+        self.bare: set[int] = set()
+        """Rows whose line named no epoch and no step."""
         self._seen: Counter[str] = Counter()
         self._first: dict[str, float] = {}
         self._moving: set[str] = set()
@@ -109,6 +120,8 @@ class _Log:
             self._unfinished = {}
 
     def _take(self, text: str) -> None:
+        if not self.metric_rows and len(self.preamble) < _LOOK:
+            self.preamble += text + "\n"
         if self._tables.open and (row := self._tables.row(text)) is not None:
             self._take_table_row(row)
             return
@@ -151,6 +164,8 @@ class _Log:
         if not values:
             self._take_clock(row, line)
             return
+        if row.keys().isdisjoint((_EPOCH, _STEP, _LEADING)) and place is None:
+            self.bare.add(self.cells.height)
         if _EPOCH in row:
             self._epoch = row[_EPOCH]
         elif self._epoch is not None:
@@ -215,18 +230,16 @@ def _clock_name(tag: str) -> str:
 
 
 def _run_of(path: Path) -> RawRun:
-    text = decode(read_bytes(path))
     log = _Log()
-    lines = text.split("\n")
-    tail = lines.pop()
-    for line in lines:
-        log.take(line)
+    recent: deque[str] = deque(maxlen=_RECENT)
     notes: list[Note] = []
-    if tail.strip():
+    for raw in lines_of(path):
+        line = decode(raw) if not recent else raw.decode("utf-8", errors="replace")
         before = log.cells.height
-        log.take(tail)
-        if log.cells.height > before and _looks_cut(tail, lines):
+        log.take(line.removesuffix("\n"))
+        if not line.endswith("\n") and log.cells.height > before and _looks_cut(line, recent):
             notes.append(Note("truncated", f"{path}: the last line has no end; its last number may be cut short"))
+        recent.append(line)
     log.close()
     if not log.metric_rows:
         raise ReadError(
@@ -234,10 +247,11 @@ def _run_of(path: Path) -> RawRun:
             "check the file or leave it out"
         )
     curves, params, facts, per_epoch = _sorted_out(log)
+    params.update((name.lower(), choice) for name, choice in reversed(_CHOICE.findall(log.preamble)))
     series, said = series_of(curves, log.cells.height, str(path), per_epoch)
-    failed = _TRACEBACK in text[-65536:]
+    failed = any(_TRACEBACK in line for line in recent)
     if failed:
-        last = next((line.strip() for line in reversed(text[-65536:].split("\n")) if line.strip()), "")
+        last = next((line.strip() for line in reversed(recent) if line.strip()), "")
         notes.append(Note("other", f"{path}: the log ends with an exception: {last[:200]}"))
     return RawRun(
         name=path.parent.name if path.stem in _PLAIN_STEMS and path.parent.name else path.stem,
@@ -251,10 +265,10 @@ def _run_of(path: Path) -> RawRun:
     )
 
 
-def _looks_cut(tail: str, lines: Sequence[str]) -> bool:
-    """Whether the last line has fewer numbers than the last full line of its beginning."""
+def _looks_cut(tail: str, lines: deque[str]) -> bool:
+    """Whether the last line is shorter than the last full line of its beginning."""
     start = tail.strip()[:6]
-    same = next((line for line in reversed(lines[-200:]) if line.strip()[:6] == start), "")
+    same = next((line for line in reversed(lines) if line.strip()[:6] == start), "")
     return len(tail.strip()) < len(same.strip())
 
 
@@ -287,14 +301,21 @@ def _sorted_out(log: _Log) -> tuple[list[Column], dict[str, object], dict[str, F
                 continue
             counted_from_0 = float(column.values.min()) == 0 and float(column.values.max()) == planned
             facts["planned_epochs" if role is Role.EPOCH else "planned_steps"] = planned + counted_from_0
-    metric_rows = [c.rows[0] for c in columns.values() if is_metric(c.tag) and len(c.rows) >= 2]
-    start = min(metric_rows, default=0)
+    curves, params = _without_settings(list(columns.values()), log.bare)
+    return curves, params, facts, per_epoch
+
+
+def _without_settings(columns: Sequence[Column], bare: set[int]) -> tuple[list[Column], dict[str, object]]:
+    """Tell the curves from the settings, which are printed once, before training starts, with no clock."""
+    start = min((int(c.rows[0]) for c in columns if is_metric(c.tag) and len(c.rows) >= 2), default=0)
     curves: list[Column] = []
     params: dict[str, object] = {}
-    for c in columns.values():
-        if c.tag in (_EPOCH, _STEP, _TIME) or len(c.rows) >= 2 or (is_metric(c.tag) and c.rows[0] >= start):
-            curves.append(c)
-        elif c.rows[0] < start:
-            value = float(c.values[0])
+    for c in columns:
+        early = np.array([row < start and row in bare for row in c.rows.tolist()], bool)
+        if early.any() and c.tag not in (_EPOCH, _STEP, _TIME):
+            value = float(c.values[early][0])
             params[c.tag.replace(" ", "_")] = int(value) if value.is_integer() else value
-    return curves, params, facts, per_epoch
+            c = Column(c.tag, c.rows[~early], c.values[~early])
+        if c.tag in (_EPOCH, _STEP, _TIME) or len(c.rows) >= 2 or (len(c.rows) and is_metric(c.tag)):
+            curves.append(c)
+    return curves, params

@@ -26,13 +26,13 @@ SPLITS = {
 """Words for the split of the data."""
 _SPLIT_PARTS = re.compile(r"(?:^|[\W_])(train|training|trn|val|valid|validation|eval|evaluation|dev|test)(?=$|[\W_\d])")
 _METRIC = re.compile(
-    r"(?:^|[\W_\d])(?:\w*loss(?:es)?|acc|accuracy|ppl|perplexity|logloss|auc|auroc|f1|bleu|rouge\w*|m?ap\d*|m?iou|dice|rmse|mse|mae"
+    r"(?:^|[\W_\d])(?:\w*loss(?:es)?|acc|accuracy|ppl|perplexity|logloss|auc|auroc|f1(?!\d)|bleu|rouge\w*|m?ap\d*|m?iou|dice|rmse|mse|mae"
     r"|wer|cer|psnr|ssim|reward|return|nll|elbo|bpc|bpb|precision|recall|top[-_]?[15]|acc[@_]?[15]|err|error|score|r2|kl"
     r"|perplexities|learn|test|train|val)(?=$|[\W_\d])",
     re.IGNORECASE,
 )
 _STRICT = re.compile(
-    r"(?:^|[\W_\d])(?:\w*loss(?:es)?|acc|accuracy|ppl|perplexity|auc|auroc|f1|bleu|m?ap\d*|m?iou|rmse|mse|mae|wer|cer|psnr|reward"
+    r"(?:^|[\W_\d])(?:\w*loss(?:es)?|acc|accuracy|ppl|perplexity|auc|auroc|f1(?!\d)|bleu|m?ap\d*|m?iou|rmse|mse|mae|wer|cer|psnr|reward"
     r"|nll|elbo|bpc|bpb|acc[@_]?[15]|top[-_]?[15])(?=$|[\W_\d])",
     re.IGNORECASE,
 )
@@ -40,6 +40,7 @@ _LEVELS = word_set("INFO DEBUG WARNING WARN ERROR CRITICAL NOTICE root __main__ 
 _FILLERS = word_set("is was are of at the and with to a an so far after for now in on got has reached by")
 _CLOCK_FILLERS = _FILLERS | word_set("global current end begin start finished starting done completed")
 _REMARKS = word_set("improved decreased increased best saving saved saves restoring restored improve early")
+_PLURALS = word_set("epochs steps iterations iters batches num_epochs max_epochs total_steps max_steps num_steps")
 _UNIT_WORDS = word_set(
     "s sec secs second seconds ms us min mins minutes h hours it/s s/it steps/s step/s samples/s tok/s gb mb mib gib kb"
 )
@@ -48,6 +49,7 @@ _NO_SPLIT = re.compile(
 )
 _BREAKERS = frozenset(",;|•·→-–—/*#&\\<>!?\"'`~$^")
 _LONGEST_KEY = 5
+_LONGEST_NAME = 200
 
 
 class Role(Enum):
@@ -80,7 +82,7 @@ class Slot:
 @lru_cache(maxsize=4096)
 def is_metric(tag: str) -> bool:
     """Whether a name is surely that of a training metric; a looser test decides what may belong to a split."""
-    return _STRICT.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", tag)) is not None
+    return len(tag) <= _LONGEST_NAME and _STRICT.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", tag)) is not None
 
 
 @lru_cache(maxsize=4096)
@@ -91,7 +93,7 @@ def split_of(tag: str) -> str:
         >>> split_of("Test Average loss"), split_of("val_loss"), split_of("lr")
         ('test', 'val', '')
     """
-    found = _SPLIT_PARTS.search(tag.lower())
+    found = _SPLIT_PARTS.search(tag[:_LONGEST_NAME].lower())
     return "" if found is None else SPLITS[found[1]]
 
 
@@ -129,6 +131,8 @@ class _Learner:
                     self._heading()
             elif token in "]})" and token != ")":
                 self._heading()
+            elif token == "(" and self.tokens[at + 2 : at + 3] == ["="]:
+                self._heading()  # Namespace(batch_size=32, ...)
             elif token in _BREAKERS:
                 if not (token in "\"'`" or (token == "-" and self._leads_to_number(at + 1) and self.words)):
                     self._heading()
@@ -194,6 +198,8 @@ class _Learner:
             return
         last = words[-1]
         role = Role.EPOCH if is_epoch(last) else Role.STEP if is_step(last) else None
+        if last.lower() in _PLURALS:  # "epochs=10", "trained for 300 steps": how many, not which one
+            role = None
         if role is None:
             self._value(words, index, total)
             return
@@ -215,7 +221,7 @@ class _Learner:
             return  # "val_loss improved from 0.51", "best acc 0.8": said beside the log, not measured at this step
         if len(words) > _LONGEST_KEY:
             words = words[-3:]
-        tag = " ".join(words)
+        tag = " ".join(words)[:_LONGEST_NAME]
         if words[0].lower() in SPLITS:
             self.split = words[0]
         elif (

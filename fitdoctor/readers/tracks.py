@@ -26,6 +26,7 @@ class Track:
         epochs: float64[n] or None.
         wall_time: float64[n] or None.
         restarts: restarts found in it.
+        starts: index of the first point of each further file.
         statistic: which statistic of a distribution, "" for scalars.
     """
 
@@ -36,6 +37,7 @@ class Track:
     epochs: FloatArray | None
     wall_time: FloatArray | None
     restarts: tuple[Restart, ...] = ()
+    starts: tuple[int, ...] = ()
     statistic: str = ""
 
     def __len__(self) -> int:
@@ -88,7 +90,8 @@ def _joined(tag: str, meaning: Mapped, parts: Sequence[RawSeries]) -> Track:
     steps = _fitting(_array(parts, "steps", np.int64), n)
     epochs = _fitting(_array(parts, "epochs", np.float64), n)
     wall = _fitting(_array(parts, "wall_time", np.float64), n)
-    return Track(tag, meaning, values, steps, epochs, wall, statistic=parts[0].statistic)
+    starts = tuple(np.cumsum([len(p.values) for p in parts])[:-1].tolist()) if len(parts) > 1 else ()
+    return Track(tag, meaning, values, steps, epochs, wall, starts=starts, statistic=parts[0].statistic)
 
 
 def _fitting(clock: Any, n: int) -> Any:

@@ -21,6 +21,12 @@ from fitdoctor.readers.tags.words import word_set
 
 HEAD = 4096
 """Bytes of a file that a reader sees before it decides."""
+ENOUGH_REFUSALS = 64
+"""So many files of one suffix in one folder that are no logs make it a data set: the rest is not opened,
+unless its name is that of a log."""
+_NAMED_LIKE_A_LOG = re.compile(
+    r"metric|loss|log|history|result|train|progress|scalar|eval|summary|output", re.IGNORECASE
+)
 
 
 class Reader(Protocol):
@@ -227,6 +233,7 @@ def _worth_following(entry: os.DirEntry[str], real_root: str, visited: set[tuple
 
 
 def _claim_all(folder: Path, names: Iterable[str], seen: Survey, claims: dict[tuple[str, Path], list[Path]]) -> None:
+    refusals: dict[str, int] = {}
     for name in names:
         if "tfevents" in name:
             claims.setdefault(("tensorboard", folder), []).append(folder / name)
@@ -235,11 +242,16 @@ def _claim_all(folder: Path, names: Iterable[str], seen: Survey, claims: dict[tu
         seen.suffixes[suffix] = seen.suffixes.get(suffix, 0) + 1
         if suffix in _NOT_LOGS or name.startswith(".") or name.lower() in _NOT_LOG_NAMES:
             continue
+        if refusals.get(suffix, 0) >= ENOUGH_REFUSALS and not _NAMED_LIKE_A_LOG.search(name):
+            continue
         path = folder / name
         if (kind := _claim(path, name, seen)) is not None:
+            refusals[suffix] = -ENOUGH_REFUSALS
             claims.setdefault((kind, reader(kind).home(path)), []).append(path)
-        elif len(seen.refused) < 3:
-            seen.refused.append(path)
+        else:
+            refusals[suffix] = refusals.get(suffix, 0) + 1
+            if len(seen.refused) < 3:
+                seen.refused.append(path)
 
 
 def _claim(path: Path, name: str, seen: Survey, offered_by_user: bool = False) -> str | None:

@@ -68,6 +68,16 @@ def test_files_are_joined_in_order() -> None:
     assert kinds(run) == ["restart"]
 
 
+def test_a_new_file_that_goes_on_is_a_restart_that_superseded_nothing() -> None:
+    run = made(
+        raw("loss", [0, 1, 2, 3], [0, 1, 2, 3]), raw("val_loss", [1], [3]),
+        raw("loss", [4, 5], [4, 5]), raw("val_loss", [1], [5]),
+    )  # fmt: skip
+    assert found(run, "loss").values.tolist() == [0, 1, 2, 3, 4, 5]
+    (note,) = run.notes
+    assert (note.kind, note.step, note.amount) == ("restart", 4, 0.0)
+
+
 def test_a_restart_holds_for_all_tags_of_the_run() -> None:
     steps = [*range(10), *range(5, 15)]
     wall = np.arange(20.0)

@@ -254,6 +254,18 @@ def test_tensorboard_export_is_named_by_its_file(reading: Reading, write: Write)
     assert values(run, "train_loss") == [0.5, 0.4]
 
 
+def test_nan_between_evaluations_is_no_data(reading: Reading, write: Write) -> None:
+    rows = [(i, 1 / i, 0.5 if i % 5 == 0 else math.nan, math.nan if i > 12 else 0.3) for i in range(1, 21)]
+    run = reading.run(
+        csv_table, write("epoch,loss,val_acc,gnorm\n" + "".join(f"{a},{b},{c},{d}\n" for a, b, c, d in rows))
+    )
+    val = series(run, "val_acc")
+    assert val.epochs is not None
+    assert (val.epochs.tolist(), val.values.tolist()) == ([5, 10, 15, 20], [0.5] * 4)
+    assert np.isnan(series(run, "gnorm").values).sum() == 8  # this one broke
+    assert [(n.kind, n.amount) for n in run.notes] == [("other", 16)]
+
+
 def test_torn_last_row(reading: Reading, write: Write) -> None:
     run = reading.run(csv_table, write("step,loss,acc\n1,0.5123,0.1\n2,0.4123,0.2\n3,0.3"))
     assert values(run, "loss") == [0.5123, 0.4123]

@@ -202,6 +202,22 @@ def test_event_files_in_runs_below_a_trainer_state(events: Write, tmp_path: Path
     assert (run.name, run.source) == ("out", "hf-trainer")
 
 
+def test_a_log_above_other_runs_leaves_them_their_names(events: Write, table: Write, tmp_path: Path) -> None:
+    table("train.csv", step=range(4), train_loss=[7, 6, 5, 4])
+    events("runs/a", train_loss=[3.0, 2.0, 1.5, 1.25])
+    events("runs/b", train_loss=[3.5, 2.5, 1.75, 1.5])
+    found = names(tmp_path)
+    assert found[0].startswith(tmp_path.name)
+    assert found[1:] == ["runs/a", "runs/b"]
+
+
+def test_an_event_file_by_itself(events: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = events("here", loss=[3.0, 2.0])
+    assert names(path) == ["here"]
+    monkeypatch.chdir(path.parent)
+    assert names(Path(path.name)) == ["here"]
+
+
 # --- what is not read -----------------------------------------------------------------------------------
 
 
@@ -218,6 +234,20 @@ def test_hidden_folders_and_binaries_are_skipped(table: Write, tmp_path: Path) -
     table("node_modules/metrics.csv", step=[0, 1], loss=[1, 0.5])
     (tmp_path / "a" / "model.pt").write_bytes(b"step,loss\n1,2\n2,1\n")
     assert names(tmp_path) == ["a"]
+
+
+def test_a_data_set_is_not_opened_file_by_file(table: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fitdoctor.readers import walk
+
+    for i in range(300):
+        (tmp_path / f"{i:04}.txt").write_text("3 0.1 0.2 0.3 0.4\n")
+    table("zz_metrics.csv", step=[0, 1], loss=[1, 0.5])
+    table("a_train_log.txt", step=[0, 1], loss=[3, 2.5])
+    opened: list[Path] = []
+    real = walk.read_head
+    monkeypatch.setattr(walk, "read_head", lambda path: opened.append(path) or real(path))
+    assert names(tmp_path) == ["a_train_log", "zz_metrics"]
+    assert len(opened) == walk.ENOUGH_REFUSALS + 2
 
 
 def test_links_do_not_loop_and_count_once(table: Write, tmp_path: Path) -> None:

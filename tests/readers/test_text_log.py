@@ -207,6 +207,29 @@ DIALECTS: dict[str, tuple[dict[str, tuple[list[float], list[float]]], dict[str, 
         {"Validation loss": ([1, 2, 3], [0.91, 0.71, 0.51])},
         {},
     ),
+    # What follows was printed by the libraries themselves.
+    "keras_3_15_verbose_1": (
+        {
+            "loss": ([1, 2, 3, 4], [0.5859, 0.5747, 0.5643, 0.5552]),
+            "val_accuracy": ([1, 2, 3, 4], [0.7344, 0.7344, 0.7344, 0.7344]),
+        },
+        {"planned_epochs": 4, "steps_per_epoch": 6, "framework": "keras"},
+    ),
+    "keras_3_15_verbose_2": (
+        {"val_loss": ([1, 2, 3, 4], [1.0082, 0.9888, 0.9701, 0.9519])},
+        {"planned_epochs": 4, "steps_per_epoch": 6},
+    ),
+    "tqdm_and_logging": (
+        {
+            "train_loss": ([20, 40, 60], [1.0, 0.5, 0.3333]),
+            "val_acc": ([20, 40, 60], [0.5, 0.6, 0.7]),
+        },
+        {"planned_epochs": 3},
+    ),
+    "rich_table": (
+        {"Train loss": ([0, 1, 2, 3], [1.0, 0.5, 0.333, 0.25]), "Acc": ([0, 1, 2, 3], [0.6, 0.61, 0.62, 0.63])},
+        {},
+    ),
 }
 """File in fixtures/text_logs -> tag -> (steps, or epochs where there are none; values), and the facts."""
 
@@ -271,6 +294,11 @@ def test_settings_before_training_and_remarks_during_it(reading: Reading, tmp_pa
     assert run.params["batch_size"] == 64
     assert run.params["learning_rate"] == 3e-4
     assert sorted(s.tag for s in run.series) == ["train_loss", "val_loss"]
+
+
+def test_what_argparse_printed(reading: Reading, fixtures: Path) -> None:
+    run = reading.run(text_log, fixtures / "text_logs/tqdm_and_logging.log")
+    assert run.params == {"batch_size": 32, "lr": 0.001, "epochs": 3, "optimizer": "adam"}
 
 
 def test_a_crash_is_told(reading: Reading, tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ def _number(value: object) -> float | None:
 
 def _positive(value: object) -> Fact | None:
     number = _number(value)
-    return number if number is not None and number > 0 else None
+    if number is None or number <= 0:
+        return None
+    return int(number) if number == int(number) and number < 2**53 else number
 
 
 def _share(value: object) -> Fact | None:
@@ -119,7 +121,7 @@ _PATTERNS = (
     ),
     _Pattern(
         "warmup_fraction",
-        _words("warmup ratio", "warmup fraction", "warmup factor", "warmup steps fraction", "warmup proportion"),
+        _words("warmup ratio", "warmup fraction", "warmup steps fraction", "warmup proportion"),
         _share,
         frozenset({"lr", "start"}),
     ),
@@ -230,7 +232,7 @@ def facts_from_params(params: Mapping[str, object]) -> dict[str, Fact]:
 
     Example:
         >>> facts_from_params({"per_device_train_batch_size": 8, "max_grad_norm": "1.0", "seed": 3})
-        {'batch_size': 8, 'clip_norm': 1.0}
+        {'batch_size': 8, 'clip_norm': 1}
     """
     best: dict[str, tuple[int, Fact]] = {}
     for name, value in params.items():

@@ -16,8 +16,8 @@ from fitdoctor.readers.tensorboard.periodic import Period, find_period
 from fitdoctor.readers.tensorboard.scalars import ScalarDecoder
 
 _PROBES = (1 << 10, 6 << 10, 64 << 10)  # bytes in which a period is looked for, in the first only known ones
-_WORTH = 8  # periods in a row that repay finding them
-_MISSES = 3  # stretches of fewer periods, after which a block is read without them
+_COST = 32 << 10  # bytes that could be read without periods while one is looked for
+_CREDIT = 4 * _COST  # given to each block in advance; spent, it is read without periods
 _PATIENCE = 16  # most blocks that pass before a period is looked for again
 
 
@@ -74,23 +74,20 @@ class BlockDecoder:
             last: whether this is all there is; otherwise an incomplete period is left for the next call.
         """
         out = Decoded(end=start)
-        misses = 0
-        if self._wait:
-            self._wait -= 1
-            misses = _MISSES
+        credit = 0 if self._wait else _CREDIT
+        self._wait = max(self._wait - 1, 0)
         while True:
             if self._period is not None:
                 before = out.end
-                self._repeat(self._period, data, stop, out)
-                if self._period is not None:
-                    if out.end == stop or not last:
-                        return out
+                self._period = self._repeat(self._period, data, stop, out)
+                credit += out.end - before
+            if self._period is not None:
+                if last:
                     self._rest(data, frames(data, out.end, stop), out)
-                    return out
-                misses += out.end - before < _WORTH * 64
-            if misses >= _MISSES or not self._find(data, stop, out):
-                found = frames(data, out.end, stop)
-                self._rest(data, found, out)
+                return out
+            credit -= _COST
+            if credit < 0 or not self._find(data, stop, out):
+                self._rest(data, frames(data, out.end, stop), out)
                 return out
 
     def _find(self, data: Bytes, stop: int, out: Decoded) -> bool:
@@ -138,26 +135,24 @@ class BlockDecoder:
                 return earlier, before
         return period, first
 
-    def _repeat(self, period: Period, data: Bytes, stop: int, out: Decoded) -> None:
-        """Decode periods as long as they repeat; forget the period where it is interrupted."""
+    def _repeat(self, period: Period, data: Bytes, stop: int, out: Decoded) -> Period | None:
+        """Decode periods as long as they repeat; the period that may go on in the next block, or None."""
         while True:
             width = len(period.row)
             count = period.repeats(data, out.end, stop)
             if count:
                 rows = data[out.end : out.end + count * width].reshape(count, width)
                 if not period.intact(rows):
-                    break
+                    return None
                 out.chunks += period.points(rows)
                 out.end += count * width
                 _remember(period)
             if stop - out.end < width:
-                self._period = period
-                return
+                return period
             longer = self._lengthened(period, data, stop, out.end)
             if longer is None:
-                break
+                return None
             period = longer
-        self._period = None
 
     def _lengthened(self, period: Period, data: Bytes, stop: int, at: int) -> Period | None:
         """The period with other sizes: as the step passes a power of 128, its varint takes one more byte."""

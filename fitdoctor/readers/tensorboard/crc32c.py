@@ -178,7 +178,7 @@ def subset_sums(rows: NDArray[_Word]) -> NDArray[_Word]:
     Returns:
         [k] or [k, w] of the same type.
     """
-    sums = []
+    sums: list[NDArray[_Word]] = []
     while len(rows) > FEW_SUMS:
         count = len(rows) // FEW_SUMS
         blocks = rows[: count * FEW_SUMS].reshape(count, FEW_SUMS, *rows.shape[1:])

@@ -42,7 +42,7 @@ class EventDecoder:
         histograms: by tag, not yet reduced.
         plugins: which plugin a tag belongs to; writers may say so only once per tag.
         vectors: per-layer vectors of our own monitor, by tag.
-        left_out: shapes of numeric tensors that are neither scalar nor histogram, by tag.
+        left_out: shapes (None: unknown) of numeric tensors that are neither scalar nor histogram, by tag.
         unreadable: records with a good checksum that are no event.
     """
 
@@ -51,7 +51,7 @@ class EventDecoder:
     histograms: dict[bytes, Histograms] = field(default_factory=dict)
     plugins: dict[bytes, bytes] = field(default_factory=dict)
     vectors: dict[bytes, Vectors] = field(default_factory=dict)
-    left_out: dict[bytes, tuple[int, ...]] = field(default_factory=dict)
+    left_out: dict[bytes, tuple[int, ...] | None] = field(default_factory=dict)
     unreadable: int = 0
 
     def decode(self, body: bytes | memoryview) -> list[Scalar]:
@@ -67,6 +67,8 @@ class EventDecoder:
         tag: bytes = value.tag
         plugin = self._plugin(tag, value)
         kind = value.WhichOneof("value")
+        if plugin == b"hparams":
+            self._hparams(value.metadata.plugin_data.content)
         if kind == "simple_value":
             return Scalar(tag, step, value.simple_value, wall_time)
         if kind == "histo":
@@ -75,15 +77,17 @@ class EventDecoder:
             if plugin == PLUGIN and value.metadata.plugin_data.content:
                 self._announced(tag, value.metadata.plugin_data.content)
             return self._tensor(tag, step, wall_time, value.tensor, plugin, value.metadata.data_class)
-        if plugin == b"hparams":
-            try:
-                params, finished = hparams_of(value.metadata.plugin_data.content)
-            except DecodeError:
-                self.unreadable += 1
-            else:
-                self.params.update(params)
-                self.finished = self.finished if finished is None else finished
         return None
+
+    def _hparams(self, content: bytes) -> None:
+        """Take what the hparams plugin says about the run."""
+        try:
+            params, finished = hparams_of(content)
+        except DecodeError:
+            self.unreadable += 1
+        else:
+            self.params.update(params)
+            self.finished = self.finished if finished is None else finished
 
     def _plugin(self, tag: bytes, value: Any) -> bytes:
         name: bytes = value.metadata.plugin_data.plugin_name
@@ -99,18 +103,19 @@ class EventDecoder:
         if plugin == PLUGIN:
             self._vector(tag, step, wall_time, tensor)
             return None
-        if plugin in (b"scalars", b"histograms", b"") or data_class == _SCALAR_CLASS:
-            shape = shape_of(tensor)
-            if plugin != b"histograms" and shape is not None and all(size == 1 for size in shape):
-                values = array_of(tensor)
-                return None if values is None else Scalar(tag, step, float(values.reshape(-1)[0]), wall_time)
-            if plugin == b"histograms":
-                rows = array_of(tensor)
-                if rows is not None:
-                    self.histograms.setdefault(tag, Histograms()).add_tensor(step, wall_time, rows)
-            elif shape is not None:
-                self.left_out.setdefault(tag, shape)
-        return None
+        if plugin == b"histograms":
+            rows = array_of(tensor)
+            if rows is not None:
+                self.histograms.setdefault(tag, Histograms()).add_tensor(step, wall_time, rows)
+            return None
+        if plugin not in (b"scalars", b"") and data_class != _SCALAR_CLASS:
+            return None  # precision-recall curves, images, meshes
+        shape = shape_of(tensor)
+        if shape is None or any(size != 1 for size in shape):
+            self.left_out.setdefault(tag, shape)
+            return None
+        values = array_of(tensor)
+        return None if values is None else Scalar(tag, step, float(values.reshape(-1)[0]), wall_time)
 
     def _announced(self, tag: bytes, content: bytes) -> None:
         told, known = Vectors.announced(content), self.vectors.get(tag)

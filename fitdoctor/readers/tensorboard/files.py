@@ -28,7 +28,7 @@ from fitdoctor.run import FloatArray, IntArray, Note
 _Array = TypeVar("_Array", IntArray, FloatArray)
 
 BLOCK = 4 << 20  # read at a time: large enough for long vectors, small enough for the cache
-_LARGEST = 64 << 20  # a record beyond this (a graph, a video) is passed over unread
+LARGEST = 64 << 20  # a record beyond this (a graph, a video) is passed over unread
 _MOST_NOTES = 8  # of one kind for one file; the rest is counted in one more
 
 
@@ -79,7 +79,6 @@ class _Piece:
     columns: dict[bytes, _Column] = field(default_factory=dict)
     damage: list[_Damage] = field(default_factory=list)
     passed_over: list[tuple[int, int]] = field(default_factory=list)
-    unreadable: int = 0
 
     def lost(self, offset: int, size: int) -> None:
         """Note a record that had to be skipped."""
@@ -133,11 +132,22 @@ class _Piece:
             Note("other", f"{path.name}: a record of {size} bytes at byte {offset} was passed over unread", amount=size)
             for offset, size in self.passed_over[:_MOST_NOTES]
         )
-        if self.unreadable:
-            notes.append(
-                Note("other", f"{path.name}: {_count(self.unreadable, 'record')} with a good checksum hold no event")
-            )
         return notes
+
+
+def _left_notes(path: Path, events: EventDecoder) -> list[Note]:
+    """What to tell the user about records that were read and not used."""
+    notes = []
+    if events.unreadable:
+        text = f"{path.name}: {_count(events.unreadable, 'record')} with a good checksum hold no event"
+        notes.append(Note("other", text, amount=events.unreadable))
+    if events.left_out:
+        tag, shape = next(iter(events.left_out.items()))
+        example = f"such as {tag.decode('utf-8', errors='replace')} of shape {'unknown' if shape is None else shape}"
+        count = _count(len(events.left_out), "tag")
+        text = f"{path.name}: tensors that are neither scalars nor histograms left out, {count}, {example}"
+        notes.append(Note("other", text, amount=len(events.left_out)))
+    return notes
 
 
 def _given_up(pieces: list[_Array]) -> list[_Array]:
@@ -182,28 +192,25 @@ class EventFileTail:
             ReadError: if the file cannot be opened or read.
         """
         piece = _Piece()
-        known = self._events.unreadable
         try:
             with self.path.open("rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size < self.offset:  # replaced by a shorter file: start over
                     self._restart()
-                    known = 0
                 self._read(file, size, piece)
         except OSError as error:
             raise unreadable(self.path, error) from error
-        if self._events.unreadable > known:
-            piece.unreadable = self._events.unreadable - known
-        params, self._events.params = self._events.params, {}
-        lost = self._lost_since is not None
-        return EventPart(
-            series=(*piece.series(), *self._events.series()),
-            params=params,
-            notes=tuple(piece.notes(self.path)),
-            finished=self._events.finished,
+        events = self._events
+        part = EventPart(
+            series=(*piece.series(), *events.series()),
+            params=events.params,
+            notes=(*piece.notes(self.path), *_left_notes(self.path, events)),
+            finished=events.finished,
             waiting=max(size - (self.offset if self._lost_since is None else self._lost_since), 0),
-            lost=lost,
+            lost=self._lost_since is not None,
         )
+        events.params, events.unreadable, events.left_out = {}, 0, {}
+        return part
 
     def _read(self, file: FileIO, size: int, piece: _Piece) -> None:
         """Read to the end in blocks, reusing one buffer and carrying on what is unfinished."""
@@ -211,7 +218,7 @@ class EventFileTail:
         room = np.empty(FRONT + min(BLOCK, size - self.offset) + BACK, np.uint8)
         start = stop = FRONT
         while True:
-            got = file.readinto(memoryview(room)[stop:-BACK]) or 0
+            got = file.readinto(room.data[stop:-BACK]) or 0
             stop += got
             last = not got or self.offset + stop - start >= size
             done = self._take(room, start, stop, last, piece)
@@ -223,7 +230,7 @@ class EventFileTail:
                 need = pending(room, done, stop) or 0
                 if self.offset + need > size:  # its end is not in the file
                     return
-                if need > _LARGEST:
+                if need > LARGEST:
                     piece.passed_over.append((self.offset, need))
                     self.offset += need
                     file.seek(self.offset)

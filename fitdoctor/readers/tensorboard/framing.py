@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,14 +79,14 @@ def frames(data: Bytes, start: int, stop: int) -> Frames:
         first = int(np.argmin(fits))
         end = int(found[first])
         found, sizes = found[:first], sizes[:first]
-    sizes = sizes.astype(np.int64)
-    ends = found + FRAME + sizes
+    bodies = sizes.astype(np.int64)
+    ends = found + FRAME + bodies
     whole = int(np.searchsorted(ends, stop, side="right"))  # only the last one may reach beyond the data
     if whole < len(found):
         end, broken = int(found[whole]), False
     elif not broken:
         end = int(ends[-1]) if len(ends) else start
-    return Frames(found[:whole], sizes[:whole], end, broken)
+    return Frames(found[:whole], bodies[:whole], end, broken)
 
 
 def _in_lockstep(data: Bytes, start: int, stop: int) -> IntArray:
@@ -161,7 +161,7 @@ def _heads(data: Bytes, start: int, stop: int) -> IntArray:
 def _walk(data: Bytes, start: int, stop: int, until: Container[int] = ()) -> tuple[list[int], int, bool]:
     """Follow the records one by one, up to a place in `until`: starts, where they end, and if the next is broken."""
     starts: list[int] = []
-    view = memoryview(data)
+    view = data.data
     checks = _header_checks()
     at = start
     while at + HEADER <= stop and at not in until:
@@ -194,7 +194,7 @@ def pending(data: Bytes, start: int, stop: int) -> int | None:
     return FRAME + int.from_bytes(data[start : start + 8].tobytes(), "little")
 
 
-def windows(data: Bytes, kind: str) -> NDArray[np.generic]:
+def windows(data: Bytes, kind: str) -> NDArray[Any]:
     """A view of `data` in which element i is the value of type `kind` that starts at byte i."""
     dtype = np.dtype(kind)
     return np.ndarray((max(len(data) - dtype.itemsize + 1, 0),), dtype, data, 0, (1,))
@@ -257,7 +257,7 @@ def intact(data: Bytes, starts: IntArray, lengths: IntArray) -> NDArray[np.bool_
     """
     if len(starts) <= _SINGLY and int(lengths.sum()) <= _SINGLY * 64:
         at = zip(starts.tolist(), lengths.tolist(), strict=True)
-        return np.array([_is_intact(data[s : s + FRAME + n].tobytes()) for s, n in at], np.bool_)
+        return np.array([is_intact(data[s : s + FRAME + n].tobytes()) for s, n in at], np.bool_)
     good = np.ones(len(starts), np.bool_)
     ends = starts + HEADER + lengths
     stored = windows(data, "<u4")[ends].astype(np.uint32)
@@ -275,7 +275,7 @@ def intact(data: Bytes, starts: IntArray, lengths: IntArray) -> NDArray[np.bool_
     return good
 
 
-def _is_intact(record: bytes) -> bool:
+def is_intact(record: bytes) -> bool:
     """Whether the body of one record fits its checksum."""
     return masked(crc32c(record[HEADER:-4])) == int.from_bytes(record[-4:], "little")
 

@@ -1,7 +1,7 @@
 """Histograms of an event file, reduced to the statistics that rules use.
 
-All histograms of a tag are reduced together: their buckets are laid end to end, and one cumulative
-sum and one binary search serve them all.
+Extremes, mean, standard deviation and norm are exact where the histogram carries its moments (TensorFlow 1,
+torch); everything else is as fine as the buckets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fitdoctor.run import FloatArray, IntArray
 NARROW = 1e-3
 """A bucket around zero counts as "almost zero" when it is no wider than this share of the root mean square."""
 
-_LOWER, _UPPER = 0.05, 0.95  # the percentiles between which `spread` is taken
+_SHARES = np.array([0.5, 0.05, 0.95])  # of the entries: the median, and the ends of `spread`
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ class Histograms:
                 "std": np.sqrt(np.maximum(squares / num - mean**2, 0.0)),
             }
             rms = np.sqrt(squares / num)
-            median, lower, upper = self._quantiles((0.5, _LOWER, _UPPER), low, high)
+            median, lower, upper = self._quantiles(low, high).T
             out["median"] = median
             out["spread"] = upper - lower
             out["zero_fraction"] = self._zero_fraction(low, high, rms)
@@ -112,33 +112,20 @@ class Histograms:
         }
         return {name: (index, out[name][index]) for name, index in known.items() if len(index)}
 
-    def _quantiles(self, shares: tuple[float, ...], low: FloatArray, high: FloatArray) -> list[FloatArray]:
-        """Quantiles by linear interpolation inside the bucket, float64[n] each; nan where there are no buckets."""
-        sizes = np.array([len(c) for c in self.counts])
-        results = [np.full(len(sizes), np.nan) for _ in shares]
-        filled = np.flatnonzero(sizes)
-        if not len(filled):
-            return results
-        sizes = sizes[filled]
-        counts = np.concatenate([self.counts[i] for i in filled])
-        left = np.concatenate([self.edges[i][:-1] for i in filled])
-        right = np.concatenate([self.edges[i][1:] for i in filled])
-        ends = np.cumsum(sizes)
-        starts = ends - sizes
-        below = np.cumsum(counts)  # over all histograms, laid end to end
-        base = np.where(starts > 0, below[np.maximum(starts, 1) - 1], 0.0)
-        totals = below[ends - 1] - base
-        # Buckets may reach to +-1.8e308; the true extremes are known and bound them.
-        owner = np.repeat(np.arange(len(filled)), sizes)
-        left = np.clip(left, low[filled][owner], high[filled][owner])
-        right = np.clip(right, low[filled][owner], high[filled][owner])
-        for result, share in zip(results, shares, strict=True):
-            wanted = base + share * totals
-            at = np.clip(np.searchsorted(below, wanted, side="left"), starts, ends - 1)
-            before = np.where(at > starts, below[np.maximum(at, 1) - 1], base)
-            inside = np.where(counts[at] > 0, np.clip((wanted - before) / counts[at], 0.0, 1.0), 0.0)
-            result[filled] = left[at] + inside * (right[at] - left[at])
-        return results
+    def _quantiles(self, low: FloatArray, high: FloatArray) -> FloatArray:
+        """Median, 5th and 95th percentile by linear interpolation inside the bucket; nan where there are no buckets.
+
+        Returns:
+            float64[n, 3].
+        """
+        out = np.full((len(low), 3), np.nan)
+        for i, (edges, counts) in enumerate(zip(self.edges, self.counts, strict=True)):
+            below = np.cumsum(counts)
+            if len(counts) and 0 < below[-1] < np.inf:
+                # Outer buckets may reach to +-1.8e308; the true extremes are known.
+                known = np.clip(edges, low[i], high[i])
+                out[i] = np.interp(_SHARES * below[-1], np.concatenate(([0.0], below)), known)
+        return out
 
     def _zero_fraction(self, low: FloatArray, high: FloatArray, rms: FloatArray) -> FloatArray:
         """Share of entries in the bucket that holds zero, float64[n]; nan where that bucket is not narrow.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -227,7 +227,7 @@ def _varint(event: bytes, at: int) -> tuple[int, int]:
             raise ValueError("a varint of more than ten bytes")
 
 
-def column(rows: Bytes, at: int, kind: str) -> NDArray[np.generic]:
+def column(rows: Bytes, at: int, kind: str) -> NDArray[Any]:
     """The value of type `kind` at byte `at` of every row, as a view.
 
     Args:
@@ -242,8 +242,8 @@ def steps_of(rows: Bytes, at: int, size: int) -> IntArray:
     """The steps that stand as varints of `size` bytes at byte `at` of every row, int64[n]."""
     if not size:
         return np.zeros(len(rows), np.int64)
-    raw = column(rows, at, "<i8").astype(np.int64)
-    steps = raw & 0x7F
+    raw: IntArray = column(rows, at, "<i8").astype(np.int64)
+    steps: IntArray = raw & 0x7F
     for k in range(1, size):
         steps |= (raw >> k) & (0x7F << 7 * k)
     return steps
@@ -357,4 +357,5 @@ def _salt(words: int, attempt: int) -> NDArray[np.uint64]:
 
 
 def _hash(keys: NDArray[np.uint64], salt: NDArray[np.uint64]) -> NDArray[np.int64]:
-    return ((keys * salt).sum(axis=1, dtype=np.uint64) >> np.uint64(64 - _HASH_BITS)).astype(np.int64)
+    hashes: NDArray[np.uint64] = (keys * salt).sum(axis=1, dtype=np.uint64)
+    return (hashes >> np.uint64(64 - _HASH_BITS)).astype(np.int64)

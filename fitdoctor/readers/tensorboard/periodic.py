@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fitdoctor.readers.tensorboard.crc32c import Bytes, Words, crc_of_zeros, linear_rows, subset_sums, unmasked
 from fitdoctor.readers.tensorboard.events import EventDecoder
-from fitdoctor.readers.tensorboard.framing import FRAME, HEADER, Frames, windows
+from fitdoctor.readers.tensorboard.framing import FRAME, HEADER, Frames, is_intact, windows
 from fitdoctor.readers.tensorboard.layouts import Chunk, Shape, confirmed, steps_of, values_of, walls_of
 from fitdoctor.run import IntArray
 
@@ -52,7 +52,8 @@ class Period:
             return None
         shapes, tags = [], []
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-            parsed = confirmed(data[start + HEADER : start + HEADER + length].tobytes(), events)
+            record = data[start : start + FRAME + length].tobytes()
+            parsed = confirmed(record[HEADER:-4], events) if is_intact(record) else None
             if parsed is None:
                 return None
             shapes.append(parsed[0].moved(start - first))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -93,7 +92,8 @@ def lr_too_high(
         the last 60 % of the run the loss makes less than `stalled` of its range in progress while it jumps
         by more than `jump` of that range from one evaluation of the same data to the next, training and
         validation loss jumping together (correlation of changes above `together`): the weights themselves
-        jump. Where the two are not measured at the same moment, jumps of `alone` times that size count. A floor below `poor` of the first loss is good enough and is left alone. The floor is not judged once the rate has been annealed below 30 % of its peak.
+        jump. Jumps of `alone` times that size count by themselves, progress or not: each
+        evaluation then wins or loses a tenth of all that there was to learn. A floor below `poor` of the first loss is good enough and is left alone. The floor is not judged once the rate has been annealed below 30 % of its peak.
 
     Options:
         blow_up: rise over the first loss, as a share of it.
@@ -101,7 +101,7 @@ def lr_too_high(
         jump: standard deviation of successive evaluations as a share of the range covered.
         stalled: progress over the last 60 % as a share of the range covered.
         together: least correlation between the changes of training and validation loss.
-        alone: how many times larger the jumps have to be when training loss does not follow them.
+        alone: how many times `jump` is a sign by itself, without correlation and in spite of progress.
         poor: share of the first loss that a floor must exceed.
 
     When it is wrong:
@@ -213,25 +213,30 @@ def _noisy_floor(
     left = rate_left(run)
     if val is None or len(curve) < 20 or (left is not None and left < 0.3):
         return None
-    if barely_moved(val) or barely_moved(curve) or (val.start > 0 and val.final < poor * val.start):
+    start = max(val.start, curve.start)
+    if barely_moved(curve) or val.final < poor * start:
         return None
-    share = jitter(val, 0.6) / val.swing
+    # A first evaluation after an epoch hides most of the range, which the first training losses show; and where
+    # little was to be learned, the range is measured by the loss itself.
+    swing = max(val.swing, curve.start - val.best, 0.5 * start)
+    if swing <= 0:
+        return None
+    share = jitter(val, 0.6) / swing
     late = curve.tail_trend(0.6)
     val_late = val.tail_trend(0.6)
     progress = max(
         -late.change / curve.swing if late.p_down < 0.05 else 0.0,
-        -val_late.change / val.swing if val_late.p_down < 0.05 else 0.0,
+        -val_late.change / swing if val_late.p_down < 0.05 else 0.0,
     )
-    if share < jump or progress > stalled:
-        return None
     linked = shared_jitter(curve, val)
-    if not math.isnan(linked) and linked < together and share < alone * jump:
+    wild = jitter(curve, 0.6) > jump * curve.swing and share > alone * jump
+    if share < jump or (progress > stalled and not wild) or not (linked >= together or wild):
         return None
     onset = int(val.steps[min(len(val) - 1, round(0.4 * len(val)))])
     sure = linked >= together
     moved = "training and validation loss jump together" if sure else "the loss on the same validation data jumps"
     return _Sign(
-        message=f"{split} loss stalls at {val.final:.3g} and jumps by {share:.1%} of its range between evaluations",
+        message=f"{split} loss hangs around {val.final:.3g}, jumping by {share:.1%} of its range between evaluations",
         observed=f"{moved}: standard deviation {jitter(val, 0.6):.3g}, progress {progress:.1%} of the range in the last 60 %",
         expected=f"jumps below {jump:.1%} of the range, or progress above {stalled:.0%}",
         onset=onset,
