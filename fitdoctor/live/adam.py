@@ -23,6 +23,10 @@ SAMPLE = 256
 """Entries of each parameter that are looked at."""
 
 
+EVERY = 4
+"""Records between looks: many small samples cost as much as all the norms."""
+
+
 class AdamRecorder:
     """Measures the state of an optimizer of the Adam family.
 
@@ -32,6 +36,7 @@ class AdamRecorder:
 
     def __init__(self, recorder: ParameterRecorder) -> None:
         self._recorder = recorder
+        self._records = 0
 
     @staticmethod
     def fits(optimizer: torch.optim.Optimizer) -> bool:
@@ -41,6 +46,9 @@ class AdamRecorder:
 
     def after_step(self, row: Row) -> None:
         """Measure; the numbers stay on the device."""
+        self._records += 1
+        if self._records % EVERY != 1:
+            return
         optimizer = self._recorder.optimizer
         settings = {id(p): g for g in optimizer.param_groups for p in g["params"]}
         moments, grads, scales, places = [], [], [], []
@@ -81,7 +89,7 @@ def _host_number(step: Any, recorder: ParameterRecorder, row: Row) -> float | No
 
 def _sample(t: Tensor) -> Tensor:
     """`SAMPLE` entries, evenly spaced; of a smaller tensor some come twice."""
-    flat = t.detach().reshape(-1) if t.is_contiguous() else t.detach().flatten()
+    flat = t.reshape(-1)
     if len(flat) >= SAMPLE:
         return flat[:: len(flat) // SAMPLE][:SAMPLE]
     return flat.repeat(math.ceil(SAMPLE / len(flat)))[:SAMPLE]

@@ -59,7 +59,7 @@ def take_logits(row: Row, criterion: nn.Module, args: Sequence[object]) -> int |
             if isinstance(target, Tensor) and not target.is_floating_point():
                 known = target.detach().reshape(-1)[::step][:ROWS]
                 if len(known) == len(predicted):
-                    counted = torch.ne(known, criterion.ignore_index)
+                    counted = torch.ne(known, getattr(criterion, "ignore_index", -100))
                     right = (torch.eq(predicted, known) & counted).sum() / counted.sum()
                     quantities += (ACCURACY,)
                     parts.append(right)

@@ -173,7 +173,7 @@ class Loop:
         if now.forwards == 1 and self._ended and not self._interrupted:
             now.data_time = began - self._ended
         self.batch = Batch(module, args, kwargs)
-        if self._probed_model is module and now.forwards == 1 and self._probe_due:
+        if self.record and self._probe_due and self._probed_model is module and now.forwards == 1:
             self._start_quality(module)
         if self.record:
             now.batch_size += _batch_size(args, kwargs)
@@ -409,6 +409,7 @@ class Loop:
     def _begin(self, level: Level) -> None:
         """Get ready for the next step."""
         self._level = level
+        self._probe_due = False
         self.tick, self.gradient, self.record = level > Level.IDLE, level > Level.TICK, level is Level.RECORD
         if not self.tick:
             return

@@ -204,6 +204,7 @@ class Monitor:
         self._urgent = False
         self._bad_loss = False
         self._counted = 0.0
+        self._device = next((p.device for m in models.values() for p in m.parameters()), torch.device("cpu"))
         names = parameter_names(models)
         self._ranks = ranks_of(
             {names.get(id(p), ""): p for o in optimizers.values() for g in o.param_groups for p in g["params"]}
@@ -260,7 +261,7 @@ class Monitor:
         now = time.perf_counter()
         if now - self._counted > 10:  # on the host it walks through all objects
             self._counted = now
-            row.put(LIVE_TENSORS, live_tensors(torch.device("cuda" if torch.cuda.is_initialized() else "cpu")))
+            row.put(LIVE_TENSORS, live_tensors(self._device))
 
     def _probed(
         self,

@@ -102,7 +102,7 @@ class ParameterRecorder:
 
     def _part(self, p: Tensor) -> Tensor:
         """The parameter, or an evenly spaced sample of a large one; shares its memory where it can."""
-        t = local(p.detach())
+        t = local(p)
         if t.is_complex():
             t = torch.view_as_real(t)
         n = t.numel()
@@ -238,7 +238,7 @@ def gradient(p: Tensor) -> Tensor | None:
     g = p.grad
     if g is None:
         return None
-    g = local(g.detach())
+    g = local(g.detach() if g.requires_grad else g)
     if g.layout != torch.strided:
         g = g.coalesce().values() if g.layout == torch.sparse_coo else g.values()
     return torch.view_as_real(g) if g.is_complex() else g

@@ -52,7 +52,7 @@ def replicas_of(tensor: torch.Tensor, world: int) -> int:
     copies = world // mesh.size()
     for placement, size in zip(tensor.placements, mesh.shape, strict=True):  # type: ignore[attr-defined]
         copies *= 1 if placement.is_shard() else int(size)
-    return max(1, copies)
+    return max(1, int(copies))
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class Ranks:
         parts = {row.step: part for row, items in rows if (part := self._part(row, items)) is not None}
         if parts and not self.leads:
             data = {s: ({k: v.tobytes() for k, v in p.squares.items()}, p.shared) for s, p in parts.items()}
-            self._store.set(f"{self._prefix}/{self.rank}/{self._sent}", pickle.dumps(data))
+            self._store.set(f"{self._prefix}/{self.rank}/{self._sent}", pickle.dumps(data))  # type: ignore[arg-type]
             self._sent += 1
 
     def _part(self, row: Row, items: Sequence[Point | Vector]) -> _Part | None:

@@ -18,7 +18,7 @@ def two_processes(kind: str, folder: Path) -> dict[str, Any]:
     environment = os.environ | {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(HERE / "ranks_script.py"), kind, str(rank), *(str(folder / n) for n in ("store", "log"))],
+            [sys.executable, str(HERE / "ranks_script.py"), kind, str(rank), f"{folder}/store", f"{folder}/log"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         )
         for rank in range(2)
