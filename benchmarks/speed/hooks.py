@@ -1,6 +1,6 @@
 """What a monitor costs: time per training step with and without it, in alternating rounds, and exact counts.
 
-    python benchmarks/speed/hooks.py                             # all workloads, about a quarter of an hour on two cores
+    python benchmarks/speed/hooks.py                             # all workloads, a quarter of an hour on two cores
     python benchmarks/speed/hooks.py --workload mlp40 --rounds 7 --steps 100
 
 Compared, in rounds that alternate between all of them (each with a model of its own, warmed up):
@@ -8,7 +8,7 @@ Compared, in rounds that alternate between all of them (each with a model of its
 - `bare` twice: their ratio is the A/A control, and no other ratio is known better than that one;
 - fitdoctor in each tier, writing its log, at its default budget of 1 %;
 - a naive monitor: forward hooks and gradients read with ``.item()`` per layer at every step;
-- `wandb.watch(model, log="gradients")` with its default of every 1000 steps, and with every 100, where wandb is installed (offline).
+- `wandb.watch(model, log="gradients")` every 1000 steps (its default) and every 100, if wandb is there (offline).
 
 The time is the wall clock's and, beside it, the CPU time of the process, which other work on the machine
 disturbs less. The numbers are medians over rounds of the ratio to the `bare` of the same round.

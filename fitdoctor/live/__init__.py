@@ -7,5 +7,6 @@ loop (what happens when) -> parameters, activations, logits (what is measured, o
 from __future__ import annotations
 
 from fitdoctor.live.monitor import Monitor, attach
+from fitdoctor.live.replay import Replay, replay
 
-__all__ = ["Monitor", "attach"]
+__all__ = ["Monitor", "Replay", "attach", "replay"]

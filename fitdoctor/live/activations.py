@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fitdoctor.live.history import ABSENT
 from fitdoctor.live.sinks import Point, Vector
 from fitdoctor.live.taps import Tap, listen
-from fitdoctor.live.transport import Row
+from fitdoctor.live.transport import Row, constant
 from fitdoctor.run import FloatArray
 from fitdoctor.signals import (
     ACTIVATION_ABSMAX,
@@ -103,8 +103,8 @@ class ActivationRecorder:
         self._idle = torch.zeros(n, UNITS, device=device)
         self._sums = torch.zeros(n, device=device)
         self._grad_norms = torch.zeros(n, device=device)
-        self._low = torch.tensor([b[0] for b in self._bounds], device=device).view(n, 1, 1)
-        self._high = torch.tensor([b[1] for b in self._bounds], device=device).view(n, 1, 1)
+        self._low = constant([b[0] for b in self._bounds], device).view(n, 1, 1)
+        self._high = constant([b[1] for b in self._bounds], device).view(n, 1, 1)
         self._sum_of = list(self._sums.unbind())
         self._norm_of = list(self._grad_norms.unbind())
         self._sizes = [1.0] * n

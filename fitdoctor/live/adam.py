@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fitdoctor.live.history import ABSENT
 from fitdoctor.live.parameters import ParameterRecorder, gradient, local
-from fitdoctor.live.transport import Row
+from fitdoctor.live.transport import Row, constant
 from fitdoctor.run import FloatArray
 from fitdoctor.signals import ADAM_SURPRISE, ADAM_TINY_FRACTION
 
@@ -72,8 +72,8 @@ class AdamRecorder:
             device = moments[0].device
             v = torch.stack([m.to(device) for m in moments]).float()
             g = torch.stack([m.to(device) for m in grads]).float()
-            correction = torch.tensor([s[0] for s in scales], device=device).unsqueeze(1)
-            eps = torch.tensor([s[1] for s in scales], device=device).unsqueeze(1)
+            correction = constant([s[0] for s in scales], device).unsqueeze(1)
+            eps = constant([s[1] for s in scales], device).unsqueeze(1)
             root = (v / correction).sqrt_()
             tiny = (root < 10 * eps).float().mean(1)
             surprise = (g / root.clamp_(min=1e-30).maximum(eps)).square_().mean(1).sqrt_()

@@ -12,6 +12,7 @@ from fitdoctor.live.history import ABSENT
 from fitdoctor.live.sinks import Point, Vector
 from fitdoctor.signals import (
     ACTIVATION_ABSMAX,
+    ACTIVATION_GRAD_RMS,
     ACTIVATION_MEAN,
     ACTIVATION_RMS,
     GRAD_NORM,
@@ -30,7 +31,8 @@ class NonFinite:
 
     Attributes:
         step: training step.
-        place: "forward" (the output of `name`), "backward" (the gradient of `name`), "weights" (before this step
+        place: "forward" (the output of `name`), "backward" (the gradient with
+            respect to `name`), "weights" (before this step
             already, in `name`), or "loss" (all that is known).
         name: layer or parameter, "" where it is not known.
         sure: whether all earlier layers of that step were looked at; False when the step itself was not recorded.
@@ -50,7 +52,7 @@ class NonFinite:
             "weights": f"the weights of {self.name} were not finite before",
             "forward": f"the output of {self.name} is the first that is not finite",
             "loss": "the loss is not finite",
-            "backward": f"the gradient of {self.name} is the first that is not finite",
+            "backward": f"the gradient with respect to {self.name} is the first that is not finite",
         }[self.place]
         text = f"step {self.step}: {what}"
         if not self.sure:
@@ -94,6 +96,7 @@ class NonFiniteWatch:
         places: tuple[tuple[Place, Quantity, tuple[Quantity, ...]], ...] = (
             ("weights", WEIGHT_NORM, (WEIGHT_NORM, UPDATE_RATIO, GRAD_NORM)),
             ("forward", ACTIVATION_MEAN, (ACTIVATION_RMS, ACTIVATION_ABSMAX)),
+            ("backward", ACTIVATION_GRAD_RMS, (ACTIVATION_GRAD_RMS, ACTIVATION_RMS)),  # reaches a layer's output first
             ("backward", GRAD_NORM, (GRAD_NORM, WEIGHT_NORM)),
         )
         for place, quantity, telling in places:

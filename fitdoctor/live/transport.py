@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -127,6 +127,13 @@ class Transport:
             del self.under_way[0]
             out += _unpacked(shipment)
         return out
+
+
+def constant(values: Sequence[float], device: torch.device) -> Tensor:
+    """Numbers of the host on a device, without waiting for it: from pinned memory."""
+    if device.type != "cuda":
+        return torch.tensor(values, device=device)
+    return torch.tensor(values, pin_memory=True).to(device, non_blocking=True)
 
 
 def _unpacked(shipment: _Shipment) -> list[tuple[Row, list[Point | Vector]]]:

@@ -10,7 +10,6 @@ import struct
 
 import numpy as np
 
-from fitdoctor.readers.tensorboard.crc32c import crc32c, masked
 from fitdoctor.run import FloatArray
 
 SCALAR_CLASS, TENSOR_CLASS = 1, 2  # DataClass of summary.proto: what a value without one means is "do not show"
@@ -45,6 +44,9 @@ def whole(number: int, value: int) -> bytes:
 
 def record(event: bytes) -> bytes:
     """An event as it stands in the file, with its checksums."""
+    # Here, because the package around it needs protobuf, which a monitor without a log can do without.
+    from fitdoctor.readers.tensorboard.crc32c import crc32c, masked
+
     head = struct.pack("<Q", len(event))
     return b"".join((head, struct.pack("<I", masked(crc32c(head))), event, struct.pack("<I", masked(crc32c(event)))))
 

@@ -399,7 +399,7 @@ def test_nonfinite_gradient_is_told_from_nonfinite_output() -> None:
         train(model, optimizer, criterion, batches(3))
     first = monitor.first_nonfinite
     assert first is not None
-    assert (first.step, first.place, first.name) == (5, "backward", "1.bias")
+    assert (first.step, first.place, first.name) == (5, "backward", "1")
 
 
 def test_memory_does_not_grow() -> None:
@@ -481,3 +481,15 @@ def test_budget_holds_on_cheap_steps() -> None:
     assert monitor.cost.calls["tick"] > 0
     # The clock of a shared machine stutters; far from the 100 % and more that every step in full would cost.
     assert monitor.cost.share < 0.15
+
+
+def test_a_notebook_shows_the_report() -> None:
+    model, optimizer, criterion = setup()
+    monitor = attach(model, optimizer, criterion, name="<b>run</b>", record_every=1)
+    data = batches(6)
+    data[3] = (data[3][0] * float("nan"), data[3][1])
+    train(model, optimizer, criterion, data)
+    shown = monitor.close()._repr_html_()
+    assert "nonfinite-loss" in shown
+    assert "&lt;b&gt;run&lt;/b&gt;" in shown
+    assert "<b>run</b>" not in shown

@@ -10,7 +10,7 @@ import torch
 from fitdoctor.errors import ConfigError
 from fitdoctor.live import attach
 from fitdoctor.live.probes.guard import untouched
-from fitdoctor.live.replay import replay
+from fitdoctor.live import replay
 from fitdoctor.signals import (
     ADAM_SURPRISE,
     ADAM_TINY_FRACTION,
