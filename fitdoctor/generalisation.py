@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fitdoctor.curves import Curve
+from fitdoctor.curves import LEAST, Curve
 from fitdoctor.stats import mad_sigma, trend
 
 MOST_WANDER = 2.5
@@ -26,6 +26,8 @@ class Regress:
         errors: the rise in standard errors of the difference of the two medians.
         p: one-sided p-value of "it worsens after the best" (Mann-Kendall).
         share: the rise as a share of the curve's range.
+        kept: share of the rise that the smoothed curve keeps throughout the second half after the best; 0 when it
+            came back, or with fewer than 8 values after the best.
     """
 
     best_index: int
@@ -34,6 +36,7 @@ class Regress:
     errors: float
     p: float
     share: float
+    kept: float
 
 
 def regress(curve: Curve, train: Curve | None = None, *, least_after: int = 4) -> Regress | None:
@@ -60,12 +63,25 @@ def regress(curve: Curve, train: Curve | None = None, *, least_after: int = 4) -
     errors = rise / error if error > 0 else math.copysign(math.inf, rise) if rise else 0.0
     swing = max(curve.swing, train.start - curve.best if train is not None else 0.0)
     share = rise / swing if swing > 0 else math.inf if rise > 0 else 0.0
-    return Regress(b, int(curve.steps[b]), rise, errors, trend(after, widen=wander).p_up, share)
+    return Regress(b, int(curve.steps[b]), rise, errors, trend(after, widen=wander).p_up, share, _kept(curve, b, rise))
 
 
 def worsened(found: Regress | None, *, errors: float, share: float, p: float) -> bool:
-    """Whether a regress is both significant and large enough to matter."""
-    return found is not None and found.p < p and found.errors > errors and found.share > share
+    """Whether a regress is both significant and large enough to matter.
+
+    A curve that jumps up after its best and stays there, or creeps back a little, has no rising trend; it
+    counts when all of its second half stands above the best by as much as is asked of the end.
+    """
+    if found is None or found.errors <= errors or found.share <= share:
+        return False
+    return found.p < p or (found.kept * found.errors > errors and found.kept * found.share > share)
+
+
+def _kept(curve: Curve, best: int, rise: float) -> float:
+    after = curve.smooth[best:]
+    if len(after) < LEAST or rise <= 0:
+        return 0.0
+    return max(0.0, float(after[len(after) // 2 :].min() - after[0])) / rise
 
 
 def _wander(curve: Curve, best: int, rise: float, window: int) -> float:

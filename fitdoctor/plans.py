@@ -33,7 +33,8 @@ def whole_length(run: Run) -> Span:
     planned = planned_length(run)
     if planned is None and run.finished is False:
         raise CannotJudge("the run is not finished and its planned length is unknown; set the fact planned_steps")
-    return Span(span.first, max(span.last, planned or 0))
+    planned_last = 0 if planned is None else planned - (span.first == 0)  # steps count from 0 or from 1
+    return Span(span.first, max(span.last, planned_last))
 
 
 def steps_per_epoch(run: Run) -> int | None:

@@ -21,7 +21,7 @@ def lower_learning_rate(factor: float = 0.1, *, current: float | None = None) ->
         why="steps overshoot: the loss stays high or jumps because each step is too long for the curvature",
         change=Change("learning_rate", "multiply", factor),
         code={
-            "pytorch": f"for group in optimizer.param_groups:\n    group['lr'] = {value}",
+            "pytorch": f"for group in optimizer.param_groups:  # before making a scheduler\n    group['lr'] = {value}",
             "lightning": f"torch.optim.AdamW(self.parameters(), lr={value})  # in configure_optimizers",
             "transformers": f"TrainingArguments(..., learning_rate={value})",
         },
@@ -55,7 +55,7 @@ def raise_learning_rate(factor: float = 3.0, *, current: float | None = None) ->
         why="the loss falls steadily and almost noiselessly: longer steps would cover the same way sooner",
         change=Change("learning_rate", "multiply", factor),
         code={
-            "pytorch": f"for group in optimizer.param_groups:\n    group['lr'] = {value}",
+            "pytorch": f"for group in optimizer.param_groups:  # before making a scheduler\n    group['lr'] = {value}",
             "transformers": f"TrainingArguments(..., learning_rate={value})",
         },
         unless="you fine-tune a pretrained model and validation is at its best: small rates are meant there",
@@ -106,7 +106,8 @@ def decay_learning_rate() -> Remedy:
                 "# after each optimizer.step():\nscheduler.step()"
             ),
             "lightning": (
-                "scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=self.trainer.estimated_stepping_batches)\n"
+                "steps = self.trainer.estimated_stepping_batches\n"
+                "scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=steps)\n"
                 "return {'optimizer': opt, 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}"
             ),
             "transformers": "TrainingArguments(..., lr_scheduler_type='cosine')",
@@ -123,7 +124,8 @@ def average_weights() -> Remedy:
         change=Change("weight_averaging", "enable"),
         code={
             "pytorch": (
-                "ema = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999))\n"
+                "from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn\n"
+                "ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))\n"
                 "ema.update_parameters(model)    # after each optimizer.step(); evaluate ema"
             ),
         },
@@ -219,13 +221,14 @@ def overfit_one_batch() -> Remedy:
     """Overfit one small batch: the test that separates bugs from tuning."""
     return Remedy(
         title="overfit one batch of 8-32 examples, without dropout, augmentation or weight decay",
-        why="a model that cannot memorise one batch has a bug (loss, labels, frozen or detached parts), not a tuning problem",
+        why="a model that cannot memorise one batch has a bug (loss, labels, frozen or detached parts), "
+        "not a tuning problem",
         code={
             "pytorch": (
                 "x, y = next(iter(loader))\n"
                 "for _ in range(200):\n"
                 "    optimizer.zero_grad(); loss = criterion(model(x), y); loss.backward(); optimizer.step()\n"
-                "print(float(loss))     # should be near zero"
+                "print(loss.item())     # should be near zero"
             ),
             "lightning": "Trainer(overfit_batches=1, max_epochs=200)",
         },
@@ -247,7 +250,7 @@ def check_updates() -> Remedy:
                 "print(sum(bool((a != b).any()) for a, b in zip(before, model.parameters())), 'tensors moved')"
             ),
         },
-        confirm="every trainable tensor is owned and moves; the validation loss changes from one evaluation to the next",
+        confirm="every trainable tensor is owned and moves; the validation loss changes between evaluations",
     )
 
 
@@ -314,7 +317,10 @@ def regularise() -> Remedy:
         why="it makes fitting noise cost something",
         change=Change("weight_decay", "set", 0.01),
         code={
-            "pytorch": "torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)   # plain Adam couples it with the gradient scale",
+            "pytorch": (
+                "# AdamW, because plain Adam couples the decay with the scale of the gradient\n"
+                "optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)"
+            ),
             "transformers": "TrainingArguments(..., weight_decay=0.01)",
         },
         unless="the training loss is high too",
@@ -336,7 +342,8 @@ def calibrate_outputs() -> Remedy:
     """Temperature scaling on the validation set."""
     return Remedy(
         title="scale the logits by one temperature fitted on the validation set, or use label smoothing",
-        why="accuracy holds while the loss rises: the model grows overconfident in the examples it gets wrong (Guo et al. 2017)",
+        why="accuracy holds while the loss rises: the model grows overconfident in the examples it gets wrong "
+        "(Guo et al. 2017)",
         change=Change("label_smoothing", "set", 0.1),
         code={
             "pytorch": "criterion = nn.CrossEntropyLoss(label_smoothing=0.1)",
@@ -415,7 +422,7 @@ def raise_clip_norm(max_norm: float | None = None) -> Remedy:
     n = f"{max_norm:.3g}" if max_norm else "p90_of_grad_norm"
     return Remedy(
         title=f"raise the clipping threshold to about {n}, or drop clipping and lower the learning rate",
-        why="with most steps cut to the same length, the threshold sets the step size and the gradient only its direction",
+        why="with most steps cut to the same length, the threshold sets the step size, the gradient only the direction",
         change=Change("clip_norm", "set", float(n)) if max_norm else None,
         code={
             "pytorch": f"torch.nn.utils.clip_grad_norm_(model.parameters(), {n})",
@@ -435,7 +442,7 @@ def step_scheduler_once(total: int | None = None, unit: str = "step") -> Remedy:
     n = str(total) if total else "total_steps"
     return Remedy(
         title=f"match the scheduler's length to its calls: {n} {unit}s, stepped once per {unit}",
-        why="a scheduler counts its own calls; T_max in epochs with a call per batch runs it through many times too fast",
+        why="a scheduler counts its own calls; with T_max in epochs and a call per batch it runs many times too fast",
         change=Change("schedule_length", "set", total) if total else None,
         code={
             "pytorch": (
@@ -444,7 +451,8 @@ def step_scheduler_once(total: int | None = None, unit: str = "step") -> Remedy:
                 "for x, y in loader:\n    ...; optimizer.step(); scheduler.step()    # once per optimizer step"
             ),
             "lightning": (
-                "sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=self.trainer.estimated_stepping_batches)\n"
+                "steps = self.trainer.estimated_stepping_batches\n"
+                "sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=steps)\n"
                 "return {'optimizer': opt, 'lr_scheduler': {'scheduler': sched, 'interval': 'step'}}"
             ),
             "transformers": "TrainingArguments(..., lr_scheduler_type='cosine')   # Trainer sets the length itself",

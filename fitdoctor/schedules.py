@@ -86,6 +86,7 @@ class Schedule:
             the run was cut off; None where the shape does not tell.
         hold_steps: steps at the peak between warm-up and a smooth decay.
         cycles: how many times it goes up again, for cyclic and warm-restarts.
+        wave: a cyclic schedule whose first fall is half a cosine.
         segments: the monotone pieces.
     """
 
@@ -100,19 +101,18 @@ class Schedule:
     planned_end: int | None = None
     hold_steps: int = 0
     cycles: int = 0
+    wave: bool = False
     segments: tuple[Segment, ...] = ()
 
     @property
     def rises_again(self) -> bool:
-        """It falls gradually and then rises gradually, without having risen gradually before.
+        """It falls along a cosine and then gradually rises, without having risen before.
 
-        This is a cosine that runs past its end; a cyclic schedule begins with a rise, and a warm
-        restart rises at once.
+        This is a cosine that runs past its end; a cyclic schedule begins with a rise or consists of
+        lines, and a warm restart rises at once.
         """
         moving = [s for s in self.segments if s.direction != "flat"]
-        if len(moving) < 2 or moving[0].direction != "down":
-            return False
-        return moving[1].direction == "up" and not moving[0].sudden and not moving[1].sudden
+        return self.wave and moving[0].direction == "down" and not moving[1].sudden
 
     def __str__(self) -> str:
         words = _NAMES[self.kind](self)
@@ -364,7 +364,10 @@ class _Reading:
             milestones = tuple(self._place(leg.first, leg.last) for leg in rises)
             return self._make("warm-restarts", cycles=len(rises), milestones=milestones, warmup_steps=warmup)
         if not (any(sudden) and long_falls) and self._regular([leg.first for leg in legs[1:]]):
-            return self._make("cyclic", cycles=sum(leg.up for leg in legs), warmup_steps=warmup)
+            fall = next(leg for leg in legs if not leg.up)
+            fit = best_fit(self.x[fall.first : fall.last + 1], self.y[fall.first : fall.last + 1])
+            wave = fit is not None and fit.curve == "cosine"
+            return self._make("cyclic", cycles=sum(leg.up for leg in legs), warmup_steps=warmup, wave=wave)
         return self._make("unknown", warmup_steps=warmup)
 
     def _sudden(self, leg: _Leg) -> bool:

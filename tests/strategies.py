@@ -112,7 +112,38 @@ NOTES = st.lists(
 
 
 @st.composite
-def runs(draw: st.DrawFn, most_series: int = 6) -> Run:
+def logged_runs(draw: st.DrawFn) -> Run:
+    """A run as a training loop logs it: several signals on one clock, of every shape, with damage."""
+    n = draw(st.sampled_from((6, 12, 40, 130, 400)))
+    stride = draw(st.sampled_from((1, 1, 7)))
+    steps = stride * np.arange(n) + draw(st.integers(0, 3))
+    wanted = [Signal(LOSS)]
+    extras = [
+        Signal(LOSS, "val"),
+        Signal(ACCURACY),
+        Signal(ACCURACY, "val"),
+        Signal(LR),
+        Signal(GRAD_NORM),
+        Signal(EPOCH),
+    ]
+    wanted += draw(st.lists(st.sampled_from(extras), unique=True, max_size=6))
+    if draw(st.booleans()):
+        wanted += [Signal(GRAD_NORM, layer=f"{i}.weight") for i in range(6)]
+    found = []
+    for signal in wanted:
+        every = draw(st.sampled_from((1, 1, 5))) if signal.split == "val" else 1
+        found.append(Series(signal, steps[::every], draw(values(len(steps[::every])))))
+    return Run(
+        name="logged",
+        series=tuple(found),
+        facts=draw(FACTS),
+        finished=draw(st.sampled_from((None, True, False))),
+        notes=tuple(draw(NOTES)),
+    )
+
+
+@st.composite
+def any_runs(draw: st.DrawFn, most_series: int = 6) -> Run:
     """Any run that the types allow."""
     found: dict[tuple[Signal, str], Series] = {}
     for s in draw(st.lists(all_series(), max_size=most_series)):
@@ -125,3 +156,8 @@ def runs(draw: st.DrawFn, most_series: int = 6) -> Run:
         notes=tuple(draw(NOTES)),
         unmapped=tuple(draw(st.lists(st.text(max_size=12), max_size=3))),
     )
+
+
+def runs() -> st.SearchStrategy[Run]:
+    """Any run: half of them as a training loop logs them, half whatever the types allow."""
+    return logged_runs() | any_runs()

@@ -105,6 +105,17 @@ def test_the_best_is_where_the_smoothed_curve_is_lowest_and_the_rise_is_counted_
     assert not worsened(None, errors=3, share=0.05, p=0.05)
 
 
+def test_a_jump_after_the_best_that_stays_has_no_trend_and_counts() -> None:
+    for after, trend in ((np.full(40, 3.0), False), (np.linspace(3.5, 2.5, 40), False), (np.linspace(2, 3, 40), True)):
+        found = regress(curve_of(np.r_[np.linspace(5, 1, 10), after]))
+        assert found is not None
+        assert (found.p < 1e-6) == trend
+        assert found.kept > 0.3
+        assert worsened(found, errors=3, share=0.05, p=0.05)
+    passing = regress(curve_of(np.r_[np.linspace(5, 1, 10), np.linspace(3.0, 1.0, 40)]))
+    assert not worsened(passing, errors=3, share=0.05, p=0.05)
+
+
 def test_too_little_after_the_best_is_no_regress() -> None:
     assert regress(curve_of(np.linspace(5, 1, 40))) is None
     assert regress(curve_of(np.r_[np.linspace(5, 1, 30), 3.0])) is None

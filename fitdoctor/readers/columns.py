@@ -242,6 +242,30 @@ def _several_rows_an_epoch(columns: Sequence[Column], epochs: FloatArray, clock:
     return False
 
 
+def _unmasked(columns: Sequence[Column], steps: FloatArray | None, where: str, notes: list[Note]) -> Sequence[Column]:
+    """The columns without losses that the Hugging Face Trainer's filter replaced.
+
+    With ``logging_nan_inf_filter``, its default, a NaN loss is logged as 0.0; the norm of its gradient beside
+    it gives it away.
+    """
+    named = {c.tag: c for c in columns}
+    shown: dict[int, Column] = {}
+    for prefix in ("", "train/"):
+        loss, norm = named.get(f"{prefix}loss"), named.get(f"{prefix}grad_norm")
+        if loss is None or norm is None:
+            continue
+        hidden = np.isin(loss.rows, norm.rows[~np.isfinite(norm.values)]) & (loss.values == 0.0)
+        if not hidden.any():
+            continue
+        first = None if steps is None else int(steps[loss.rows[hidden][0]])
+        place = "" if first is None else f" from step {first} on"
+        text = f"{loss.tag!r} is logged as 0.0 in {int(hidden.sum())} rows{place}, where grad_norm is not finite"
+        why = "the loss was NaN there and a filter hid it (logging_nan_inf_filter); these rows were left out"
+        notes.append(Note("hidden-nonfinite", f"{where}: {text}: {why}", step=first, amount=int(hidden.sum())))
+        shown[id(loss)] = Column(loss.tag, loss.rows[~hidden], loss.values[~hidden])
+    return [shown.get(id(c), c) for c in columns]
+
+
 def _measured(column: Column, where: str, notes: list[Note]) -> Column:
     """A column without the nan that only fill the rows between evaluations.
 
@@ -282,11 +306,14 @@ def series_of(
     """
     clocks = find_clocks(columns, height, where, per_epoch)
     steps, notes = clocks.steps, list(clocks.notes)
-    columns = [c if c.tag in clocks.used else _measured(c, where, notes) for c in columns]
+    columns = [
+        c if c.tag in clocks.used else _measured(c, where, notes) for c in _unmasked(columns, steps, where, notes)
+    ]
     series: list[RawSeries] = []
     for c in columns:
-        if c.tag in clocks.used or not len(c.rows) or (clocks.steps is not None and is_step(c.tag)) or is_epoch(c.tag):
-            continue
+        another_clock = is_epoch(c.tag) or (clocks.steps is not None and is_step(c.tag))
+        if not c.tag or not len(c.rows) or c.tag in clocks.used or another_clock:
+            continue  # without a name: the index that pandas writes
         if steps is None and clocks.epochs is None:
             steps = np.arange(height, dtype=np.float64)
             notes.append(Note("aligned", f"{where}: no step or epoch column; the row number is the step"))

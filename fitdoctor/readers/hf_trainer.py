@@ -2,7 +2,7 @@
 
 Every ``checkpoint-N`` folder holds the whole history up to step N, so the longest file of a run is the run.
 The last row of a finished run is a summary: its ``train_loss`` is the average over the run and no point of
-the curve. With ``logging_nan_inf_filter``, the default, a NaN loss is logged as 0.0.
+the curve.
 """
 
 from __future__ import annotations
@@ -70,15 +70,12 @@ def read(home: Path, files: Sequence[Path]) -> Iterator[RawRun]:
     summary: dict[str, float] = {}
     for row in history:
         found = dict(numbers_in(row))
-        if _hides_nan(row):
-            del found["loss"]
         if "train_loss" in found and "train_runtime" in found:
             summary = found
             found = {tag: value for tag, value in found.items() if tag not in _SUMMARY}
         if not found.keys() <= {"step", "epoch"}:
             cells.add(found.items())
     series, said_of_clock = series_of(cells.columns(), cells.height, str(path))
-    hidden = _hidden(history, path)
     yield RawRun(
         name=home.name,
         path=str(path),
@@ -86,7 +83,7 @@ def read(home: Path, files: Sequence[Path]) -> Iterator[RawRun]:
         series=series,
         facts=_facts(state, history),
         params=_params(state),
-        notes=(*notes, *said_of_clock, *hidden),
+        notes=(*notes, *said_of_clock),
         finished=_finished(state, summary),
     )
 
@@ -154,19 +151,3 @@ def _finished(state: Mapping[str, Any], summary: Mapping[str, float]) -> bool | 
         return True
     step, most = as_number(state.get("global_step")), as_number(state.get("max_steps"))
     return None if step is None or not most or most < 0 else step >= most
-
-
-def _hides_nan(row: Mapping[str, Any]) -> bool:
-    """Whether the Trainer's filter wrote 0.0 for a NaN loss: the norm of the gradient gives it away."""
-    norm = as_number(row.get("grad_norm"))
-    return row.get("loss") == 0.0 and norm is not None and not np.isfinite(norm)
-
-
-def _hidden(history: Sequence[Mapping[str, Any]], path: Path) -> list[Note]:
-    """What to say of NaN losses that were logged as 0.0; those rows are no data."""
-    steps = [int(_step(row)) for row in history if _hides_nan(row)]
-    if not steps:
-        return []
-    text = f"loss is logged as 0.0 in {len(steps)} rows from step {steps[0]} on, where grad_norm is not finite"
-    why = "the loss was NaN there and logging_nan_inf_filter hid it; these rows were left out"
-    return [Note("hidden-nonfinite", f"{path}: {text}: {why}", step=steps[0], amount=len(steps))]

@@ -161,6 +161,8 @@ class _Log:
                 row[_EPOCH if slot.role is Role.EPOCH else _STEP] = value
                 if total is not None and total >= value:
                     self.totals[slot.role][total] += 1
+        if "train_runtime" in values:
+            values.pop("train_loss", None)  # the Hugging Face Trainer's summary: an average over the run
         if not values:
             self._take_clock(row, line)
             return

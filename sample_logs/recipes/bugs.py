@@ -72,6 +72,6 @@ SAMPLES = (
         train=same_order,
         must=("repeated-batch-order",),
         must_not=("lr-too-high", "lr-too-low"),
-        check="none",
+        check="exact",
     ),
 )

@@ -64,7 +64,8 @@ class Truth:
     val: list[float] = field(default_factory=list)
 
 
-Check = Literal["lower rate", "higher rate", "fixed", "fixed score", "overfit", "healthy", "none"]
+Check = Literal["lower rate", "higher rate", "fixed", "exact", "overfit", "healthy", "none"]
+"""Which intervention has to bear a label out. "exact": the fault is a fact of the code, its harm is only recorded."""
 
 
 @dataclass(frozen=True)

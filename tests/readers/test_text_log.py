@@ -246,6 +246,9 @@ def test_dialect(reading: Reading, fixtures: Path, name: str) -> None:
     assert {key: run.facts.get(key) for key in facts} == facts
 
 
+FILTERED = [(2.5, 1.0), (2.25, 1.5), (0.0, 0.25), (0.0, nan), (0.0, inf)]
+
+
 def write(folder: Path, text: str | bytes, name: str = "run.log") -> Path:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -299,6 +302,15 @@ def test_settings_before_training_and_remarks_during_it(reading: Reading, tmp_pa
 def test_what_argparse_printed(reading: Reading, fixtures: Path) -> None:
     run = reading.run(text_log, fixtures / "text_logs/tqdm_and_logging.log")
     assert run.params == {"batch_size": 32, "lr": 0.001, "epochs": 3, "optimizer": "adam"}
+
+
+def test_the_trainers_filter_and_summary(reading: Reading, tmp_path: Path) -> None:
+    rows = [f"{{'loss': {loss}, 'grad_norm': {norm}, 'epoch': {i / 4}}}" for i, (loss, norm) in enumerate(FILTERED)]
+    rows.append("{'train_runtime': 16.7, 'train_loss': 2.1, 'epoch': 1.0}")
+    run = reading.run(text_log, write(tmp_path, "\n".join(rows) + "\n"))
+    assert {s.tag for s in run.series} == {"loss", "grad_norm"}
+    assert series(run, "loss").values.tolist() == [2.5, 2.25, 0.0]
+    assert [(n.kind, n.amount) for n in run.notes] == [("hidden-nonfinite", 2)]
 
 
 def test_a_crash_is_told(reading: Reading, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def read(home: Path, files: Sequence[Path]) -> Iterator[RawRun]:
     params: dict[str, object] = {}
     notes: list[Note] = []
     finished: bool | None = None
-    for path in sorted(files, key=_written):
+    for path in sorted(files, key=_written) if len(files) > 1 else files:
         part = EventFileTail(path).new()
         series += _told_apart(part.series) if home.name == MONITOR else part.series
         params.update(part.params)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from fitdoctor.readers.tensorboard.crc32c import Bytes
 from fitdoctor.readers.tensorboard.events import EventDecoder
 from fitdoctor.readers.tensorboard.framing import FRAME, HEADER, Frames, frames
-from fitdoctor.readers.tensorboard.layouts import Chunk
 from fitdoctor.readers.tensorboard.periodic import Period, find_period
+from fitdoctor.readers.tensorboard.points import Chunk
 from fitdoctor.readers.tensorboard.scalars import ScalarDecoder
 
 _PROBES = (1 << 10, 6 << 10, 64 << 10)  # bytes in which a period is looked for, in the first only known ones

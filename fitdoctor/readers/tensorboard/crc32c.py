@@ -24,7 +24,6 @@ _Word = TypeVar("_Word", np.uint8, np.uint32)
 _POLYNOMIAL = 0x82F63B78  # bit-reversed 0x1EDC6F41
 MASK_DELTA = 0xA282EAD8  # of the TFRecord format, which stores checksums "masked"
 _STRIP = 256  # columns per lookup table: 256 KiB, so that it stays in the second-level cache
-FEW_SUMS = 16  # rows that are not summed up any further; a power of two
 _MANY = 512  # rows from which a lookup per column beats one lookup for a whole strip
 
 
@@ -168,24 +167,21 @@ def unmasked(stored: Words) -> Words:
 def subset_sums(rows: NDArray[_Word]) -> NDArray[_Word]:
     """XOR sums of a few subsets of the rows, which together cover them all.
 
-    The rows are cut into blocks of `FEW_SUMS`. The sums over all blocks, one for each place in a block, are
-    one part of the answer; then each block is summed up to one row, and the same is done with these, until
-    few are left. So of any two rows, some subset holds one without the other: they differ in place, or in block.
+    The rows are cut into about sqrt(n) blocks of about sqrt(n). One part of the answer are the sums over all blocks,
+    one for each place in a block; the other the sums of the blocks. Rows that fill no block stay as they are. So of any
+    two rows, some subset holds one without the other: they differ in place, or in block.
 
     Args:
         rows: unsigned integers [n] or [n, w], C-contiguous, n > 0.
 
     Returns:
-        [k] or [k, w] of the same type.
+        [k] or [k, w] of the same type, k about 2 sqrt(n).
     """
-    sums: list[NDArray[_Word]] = []
-    while len(rows) > FEW_SUMS:
-        count = len(rows) // FEW_SUMS
-        blocks = rows[: count * FEW_SUMS].reshape(count, FEW_SUMS, *rows.shape[1:])
-        sums.append(np.bitwise_xor.reduce(blocks, axis=0))
-        half = FEW_SUMS
-        while half > 1:
-            half //= 2
-            blocks = blocks[:, :half] ^ blocks[:, half:]
-        rows = np.concatenate((blocks[:, 0], rows[count * FEW_SUMS :]))
-    return np.concatenate((*sums, rows))
+    places = 1 << (len(rows).bit_length() // 2)
+    count = len(rows) // places
+    blocks = rows[: count * places].reshape(count, places, *rows.shape[1:])
+    by_place = np.bitwise_xor.reduce(blocks, axis=0)
+    while places > 1:
+        places //= 2
+        blocks = blocks[:, :places] ^ blocks[:, places:]
+    return np.concatenate((by_place, blocks[:, 0], rows[count * len(by_place) :]))

@@ -22,7 +22,7 @@ from fitdoctor.readers.tensorboard.framing import (
     pending,
     resync,
 )
-from fitdoctor.readers.tensorboard.layouts import Chunk
+from fitdoctor.readers.tensorboard.points import Chunk
 from fitdoctor.run import FloatArray, IntArray, Note
 
 _Array = TypeVar("_Array", IntArray, FloatArray)
@@ -100,9 +100,9 @@ class _Piece:
         """The scalars, in order of first appearance; the pieces are given up."""
         columns = list(self.columns.values())
         # Column by column, so that no more than one is in memory twice.
-        steps = [np.concatenate(_given_up(column.steps)) for column in columns]
-        values = [np.concatenate(_given_up(column.values)) for column in columns]
-        walls = [np.concatenate(_given_up(column.wall_times)) for column in columns]
+        steps = [_joined(column.steps) for column in columns]
+        values = [_joined(column.values) for column in columns]
+        walls = [_joined(column.wall_times) for column in columns]
         return [
             RawSeries(tag.decode("utf-8", errors="replace"), value, step, wall_time=wall)
             for tag, step, value, wall in zip(self.columns, steps, values, walls, strict=True)
@@ -150,11 +150,11 @@ def _left_notes(path: Path, events: EventDecoder) -> list[Note]:
     return notes
 
 
-def _given_up(pieces: list[_Array]) -> list[_Array]:
-    """The pieces, taken out of their list so that nothing else keeps them."""
-    taken = pieces[:]
+def _joined(pieces: list[_Array]) -> _Array:
+    """The pieces end to end; they are taken out of their list, so that nothing else keeps them."""
+    whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     pieces.clear()
-    return taken
+    return whole
 
 
 def _count(n: int, noun: str) -> str:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitdoctor.readers.tensorboard.crc32c import (
-    FEW_SUMS,
     MASK_DELTA,
     Bytes,
     Words,
@@ -40,7 +39,9 @@ _WALKED = 8 << 10  # bytes below which records are followed one by one
 _LANES = 0.6  # chains followed at once, per square root of the bytes: balances finding starts and following
 _REACH = 128  # bytes searched for the start of each chain: longer than a usual scalar's record
 _USUAL = 4 << 10  # lengths below this have their checksums in a table
+_LOOKED_AFTER = 8  # steps between looks whether all chains have ended
 _MOST_STEPS = 512  # records of one chain, after which what is left is followed one by one
+_FEW_SUMS = 16  # rows up to which summing up saves nothing
 _SINGLY = 24  # records of usual size up to which they are checked one by one
 _SCAN = 1 << 16  # places looked at together when searching for a record
 _BODY_CHECKED = 1 << 12  # longest body that such a search checks
@@ -101,21 +102,19 @@ def _in_lockstep(data: Bytes, start: int, stop: int) -> IntArray:
     limit = stop - HEADER
     lengths = windows(data, "<u4")
     stops = np.append(heads[1:], limit + 1)
-    at = heads.copy()
-    steps = []
+    steps = [heads]
     for _ in range(_MOST_STEPS):
-        going = at < stops
-        if not going.any():
+        at = np.minimum(steps[-1], limit)
+        steps.append(steps[-1] + lengths[at] + FRAME)
+        if len(steps) % _LOOKED_AFTER == 0 and (steps[-1] >= stops).all():
             break
-        steps.append(at.copy())
-        at = np.where(going, at + FRAME + lengths[np.minimum(at, limit)], at)
-    chains = np.array(steps, np.int64).T
-    # A chain that has reached its stop stands still there; the stop is the next chain's start.
+    # A chain that has passed its stop runs on in vain; what counts is where it first is there.
+    chains = np.array(steps).T
     valid = chains < stops[:, None]
-    joined = at[:-1] == heads[1:]
-    if joined.all() and at[-1] > limit:
+    ends = chains[np.arange(len(heads)), np.minimum(valid.sum(axis=1), len(steps) - 1)]
+    if np.array_equal(ends[:-1], heads[1:]) and ends[-1] > limit:
         return chains[valid]
-    return _joined(data, chains, valid, heads, at, limit)
+    return _joined(data, chains, valid, heads, ends, limit)
 
 
 def _joined(
@@ -143,19 +142,20 @@ def _heads(data: Bytes, start: int, stop: int) -> IntArray:
     lanes = int(_LANES * span**0.5)
     spacing = span // lanes
     width = min(spacing, _REACH)
-    first = start + spacing
+    spacing -= spacing % 4
+    first = start + spacing + -start % 4  # words of four bytes are compared several times faster at multiples of four
     count = (stop - HEADER - width - first) // spacing + 1
     if count <= 0:
         return np.array([start])
-    # The upper half of a length is zero, and so is the top byte of a usual one.
-    upper = np.ndarray((count, width), "<u4", data, first + 4, (spacing, 1))
-    lane, offset = np.nonzero(upper == 0)
-    at = first + lane * spacing + offset
-    fits = _header_fits(windows(data, "<u8")[at], windows(data, "<u4")[at + 8])
-    lane, at = lane[fits], at[fits]
-    leads = np.ones(len(lane), np.bool_)
-    leads[1:] = lane[1:] != lane[:-1]
-    return np.concatenate(([start], at[leads]))
+    # All but one or two bytes of a usual length are zero; so its second half lies in, or behind, a word of zeros.
+    zero = np.ndarray((count, width // 4), "<u4", data, first, (spacing, 4)) == 0
+    found = zero.argmax(axis=1)
+    lanes_found = np.flatnonzero(zero[np.arange(count), found])
+    word = first + lanes_found * spacing + 4 * found[lanes_found]
+    at = word[:, None] - np.arange(1, 5)
+    fits = _header_fits(windows(data, "<u8")[at].reshape(-1), windows(data, "<u4")[at + 8].reshape(-1)).reshape(-1, 4)
+    lane, which = np.nonzero(fits)
+    return np.concatenate(([start], at[lane, which]))
 
 
 def _walk(data: Bytes, start: int, stop: int, until: Container[int] = ()) -> tuple[list[int], int, bool]:
@@ -285,9 +285,9 @@ def _fitting(data: Bytes, ends: IntArray, lengths: IntArray, stored: Words, widt
     # Aligned at their ends and filled up with zeros in front, bodies of any length are rows of one table:
     # leading zeros do not change the linear part, once the first four bytes are inverted
     # (which is what starting from all ones means).
-    rows = windows(data, f"V{width}")[ends - width].view(np.uint8).reshape(-1, width)
+    rows = windows(data, f"V{width + 4}")[ends - width].view(np.uint8).reshape(-1, width + 4)
     lead = width - lengths
-    rows[np.arange(width) < lead[:, None]] = 0
+    rows[np.arange(width + 4) < lead[:, None]] = 0
     for k in range(4):
         rows[np.arange(len(rows)), lead + k] ^= 0xFF
     return rows_agree(rows, 0, width, ~unmasked(stored))
@@ -296,20 +296,23 @@ def _fitting(data: Bytes, ends: IntArray, lengths: IntArray, stored: Words, widt
 def rows_agree(rows: Bytes, at: int, length: int, linear: Words) -> NDArray[np.bool_]:
     """Which rows have the linear part that they should have, bool[n].
 
-    Instead of every row, XOR sums over subsets of the rows are compared (`subset_sums`). Rows that do
-    not fit show, unless their errors cancel in every subset. The errors of up to three rows never do: one
-    of them would have to be alone at its place among the blocks, or alone in its block all the way to the end. For
-    four to cancel they must be the corners of a rectangle with the very same error. Random damage passes
-    if at least two sums of 32 bits vanish by chance. Only when a sum differs is every row checked by itself.
+    Instead of every row, XOR sums over subsets of the rows are compared (`subset_sums`). Rows that do not
+    fit show, unless their errors cancel in every subset. The errors of up to three rows never do: one of them is alone
+    at its place or alone in its block. For four to cancel they must be the corners of a rectangle of places and
+    blocks with the very same error. Random damage passes if at least two sums of 32 bits vanish by chance.
+    Only when a sum differs is every row checked by itself.
 
     Args:
-        rows: uint8[n, w], C-contiguous.
+        rows: uint8[n, w], C-contiguous; the four bytes behind the message are overwritten.
         at: first byte of the message in a row.
         length: bytes of the message.
         linear: uint32[n], what `linear_rows` should give for the messages.
     """
-    if len(rows) > FEW_SUMS:
-        sums = linear_rows(subset_sums(rows)[:, at : at + length])
-        if np.array_equal(sums, subset_sums(linear)):
+    end = at + length
+    np.ndarray(len(rows), "<u4", rows, end, (rows.shape[1],))[:] = linear  # to be summed up along with the messages
+    if len(rows) > _FEW_SUMS:
+        sums = subset_sums(rows)
+        wanted = np.ndarray(len(sums), "<u4", sums, end, (rows.shape[1],))
+        if np.array_equal(linear_rows(sums[:, at:end]), wanted):
             return np.ones(len(rows), np.bool_)
-    return np.asarray(linear_rows(rows[:, at : at + length]) == linear)
+    return np.asarray(linear_rows(rows[:, at:end]) == linear)

@@ -1,361 +1,115 @@
-"""Where the numbers stand in an event that holds nothing but scalars.
-
-A writer that logs the same tags step after step writes the same bytes again and again; only the wall
-time, the step and the values change. So one event of each kind is taken apart here, and a `Layout` then
-reads all events of that kind as the columns of a table.
-"""
+"""Events of one shape, read as the rows of a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fitdoctor.readers.tensorboard.crc32c import Bytes
-from fitdoctor.readers.tensorboard.events import EventDecoder, Scalar
-from fitdoctor.readers.tensorboard.framing import BACK, HEADER
-from fitdoctor.run import FloatArray, IntArray
+from fitdoctor.readers.tensorboard.framing import HEADER
+from fitdoctor.readers.tensorboard.shapes import Shape, column
+from fitdoctor.run import IntArray
 
-LONGEST_STEP = 8  # bytes of a varint that fit one load; a longer one (2**56, or negative) is no step count
+_HASH_BITS = 10  # at least; twice the bits of the number of keys where that is more
+MULTIPLIERS = np.random.default_rng(0).integers(0, 1 << 63, 4096, np.uint64) | np.uint64(1)
+"""Odd numbers without a pattern, for hashes."""
+_ATTEMPTS = 16  # to find multipliers under which no two known keys share a hash
 
-# DT_* -> numpy type of a scalar's tensor_content
-_CONTENT = {1: "<f4", 2: "<f8", 3: "<i4", 4: "|u1", 5: "<i2", 6: "|i1", 9: "<i8", 17: "<u2", 19: "<f2", 22: "<u4"}
-_SIMPLE = 0x15  # first byte of the field simple_value
-# first byte of a field of TensorProto -> (DT_*, numpy type, bytes of the length prefix): float_val and
-# double_val, packed or not
-_LISTED = {0x2A: (1, "<f4", 1), 0x2D: (1, "<f4", 0), 0x32: (2, "<f8", 1), 0x31: (2, "<f8", 0)}
-
-
-class Slot(NamedTuple):
-    """One number in an event.
-
-    Attributes:
-        at: offset of its first byte.
-        kind: its numpy type.
-        lead: the byte before it.
-    """
-
-    at: int
-    kind: str
-    lead: int
-
-
-class Shape(NamedTuple):
-    """The places of all numbers in an event; offsets count from the start of its record.
-
-    Attributes:
-        length: bytes of the event.
-        wall: offset of the wall time, or 0 where it is missing (zero).
-        step: offset of the step's varint, or 0 where it is missing (zero).
-        step_size: bytes of that varint.
-        summary: offset of the summary.
-        slots: the values.
-        start: offset of the record itself.
-    """
-
-    length: int
-    wall: int
-    step: int
-    step_size: int
-    summary: int
-    slots: tuple[Slot, ...]
-    start: int = 0
-
-    @property
-    def end(self) -> int:
-        """Where the event ends and its checksum begins."""
-        return self.start + HEADER + self.length
-
-    def moved(self, by: int) -> Shape:
-        """The places in a row in which the record starts `by` bytes later."""
-        return Shape(
-            self.length,
-            self.wall and self.wall + by,
-            self.step and self.step + by,
-            self.step_size,
-            self.summary + by,
-            tuple(Slot(slot.at + by, slot.kind, slot.lead) for slot in self.slots),
-            self.start + by,
-        )
-
-
-class Chunk(NamedTuple):
-    """Points of one tag, in file order.
-
-    Attributes:
-        tag: the tag.
-        steps: int64[n].
-        values: float64[n].
-        wall_times: float64[n].
-    """
-
-    tag: bytes
-    steps: IntArray
-    values: FloatArray
-    wall_times: FloatArray
-
-
-def confirmed(event: bytes, events: EventDecoder) -> tuple[Shape, tuple[bytes, ...]] | None:
-    """What `parse` says, unless protobuf reads the event in another way.
-
-    What a tensor means depends on its plugin, its shape and what was said about its tag before; that is
-    decided in one place only, by `EventDecoder`. A ``simple_value`` is always a scalar.
-    """
-    parsed = parse(event)
-    if parsed is None:
-        return None
-    shape, tags = parsed
-    if all(slot.lead == _SIMPLE for slot in shape.slots):
-        return parsed
-    row = np.frombuffer(bytes(HEADER) + event + bytes(BACK), np.uint8)[None]
-    step, wall = int(steps_of(row, shape.step, shape.step_size)[0]), float(walls_of(row, shape.wall)[0])
-    values = [float(values_of(row, slot)[0]) for slot in shape.slots]
-    mine = [Scalar(tag, step, value, wall) for tag, value in zip(tags, values, strict=True)]
-    return parsed if repr(mine) == repr(events.decode(event)) else None  # repr: nan equals nan
-
-
-def parse(event: bytes) -> tuple[Shape, tuple[bytes, ...]] | None:
-    """The shape of an event and its tags; None when it holds anything but numbers of fixed size."""
-    try:
-        return _parse(event)
-    except (IndexError, ValueError):
-        return None
-
-
-def _parse(event: bytes) -> tuple[Shape, tuple[bytes, ...]]:
-    at = wall = step = step_size = 0
-    if event[0] == 0x09:
-        wall, at = 1, 9
-    if event[at] == 0x10:
-        step = at + 1
-        _, at = _varint(event, step)
-        step_size = at - step
-    summary = at
-    at = _enter(event, at, 0x2A)
-    if step_size > LONGEST_STEP:
-        raise ValueError("no step count")
-    slots, tags = [], []
-    end = len(event)
-    if at + _varint(event, summary + 1)[0] != end:
-        raise ValueError("something follows the summary")
-    while at < end:
-        inner = _enter(event, at, 0x0A)
-        at = inner + _varint(event, at + 1)[0]
-        slot, tag = _value(event, inner, at)
-        slots.append(Slot(slot.at + HEADER, slot.kind, slot.lead))
-        tags.append(tag)
-    if at != end or not slots:
-        raise ValueError("not a summary of scalars")
-    shape = Shape(end, wall and wall + HEADER, step and step + HEADER, step_size, summary + HEADER, tuple(slots))
-    return shape, tuple(tags)
-
-
-def _value(event: bytes, at: int, end: int) -> tuple[Slot, bytes]:
-    """The number and the tag of one Summary.Value."""
-    slots, tags = [], []
-    while at < end:
-        field = event[at]
-        if field == _SIMPLE:
-            slots.append(Slot(at + 1, "<f4", field))
-            at += 5
-            continue
-        size, start = _varint(event, at + 1)
-        at = start + size
-        if field == 0x0A:
-            tags.append(event[start:at])
-        elif field == 0x42:
-            slots.append(_tensor(event, start, at))
-        elif field != 0x4A:  # metadata may stand; anything else is left to protobuf
-            raise ValueError("not a scalar")
-    if at != end or len(slots) != 1 or len(tags) != 1:
-        raise ValueError("not a scalar")
-    return slots[0], tags[0]
-
-
-def _tensor(event: bytes, at: int, end: int) -> Slot:
-    """The number in a TensorProto of one element. Whether its shape is that of a scalar, protobuf decides."""
-    dtype, slots = 0, []
-    while at < end:
-        field = event[at]
-        if field == 0x08:
-            dtype, at = _varint(event, at + 1)
-        elif field == 0x12:
-            size, start = _varint(event, at + 1)
-            at = start + size
-        elif field == 0x22:
-            size, start = _varint(event, at + 1)
-            kind = _CONTENT.get(dtype, "")
-            if not kind or np.dtype(kind).itemsize != size:
-                raise ValueError("not a scalar")
-            slots.append(Slot(start, kind, event[start - 1]))
-            at = start + size
-        elif field in _LISTED:
-            wanted, kind, prefix = _LISTED[field]
-            size = np.dtype(kind).itemsize
-            if dtype != wanted or (prefix and event[at + 1] != size):
-                raise ValueError("not a scalar")
-            slots.append(Slot(at + 1 + prefix, kind, event[at + prefix]))
-            at += 1 + prefix + size
-        else:
-            raise ValueError("not a scalar")
-    if at != end or len(slots) != 1:
-        raise ValueError("not a scalar")
-    return slots[0]
-
-
-def _enter(event: bytes, at: int, field: int) -> int:
-    """Where the content of the message field at `at` starts."""
-    if event[at] != field:
-        raise ValueError("another field")
-    return _varint(event, at + 1)[1]
-
-
-def _varint(event: bytes, at: int) -> tuple[int, int]:
-    """The varint at `at`, and where it ends."""
-    value = shift = 0
-    while True:
-        byte = event[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a varint of more than ten bytes")
-
-
-def column(rows: Bytes, at: int, kind: str) -> NDArray[Any]:
-    """The value of type `kind` at byte `at` of every row, as a view.
-
-    Args:
-        rows: uint8[n, w], C-contiguous.
-        at: first byte.
-        kind: numpy type; it must end within the row.
-    """
-    return np.ndarray((len(rows),), kind, rows, at, (rows.shape[1],))
-
-
-def steps_of(rows: Bytes, at: int, size: int) -> IntArray:
-    """The steps that stand as varints of `size` bytes at byte `at` of every row, int64[n]."""
-    if not size:
-        return np.zeros(len(rows), np.int64)
-    raw: IntArray = column(rows, at, "<i8").astype(np.int64)
-    steps: IntArray = raw & 0x7F
-    for k in range(1, size):
-        steps |= (raw >> k) & (0x7F << 7 * k)
-    return steps
-
-
-def walls_of(rows: Bytes, at: int) -> FloatArray:
-    """The wall times at byte `at` of every row, float64[n]."""
-    return column(rows, at, "<f8").astype(np.float64) if at else np.zeros(len(rows))
-
-
-def values_of(rows: Bytes, slot: Slot) -> FloatArray:
-    """The values of a slot in every row, float64[n]."""
-    return column(rows, slot.at, slot.kind).astype(np.float64)
+_Keys = NDArray[np.uint64]
 
 
 @dataclass(slots=True)
 class Layout:
     """One shape of events, and which tags stand in the events of that shape.
 
-    The bytes of the summary without the values are the event's key: they hold its tags, types and
-    structure. An event is read in bulk only if its key is known, that is, if protobuf has read an
-    event with the same key and found the same numbers.
+    The bytes of an event without its numbers are its key: they hold its tags, types and structure. An event
+    is read in bulk only if its key is known, that is, if an event with the same key was taken apart.
+
+    Attributes:
+        shape: the shape.
+        mask: uint64[words], the bits of a row that belong to the key.
+        keys: uint64[k, words], the known ones.
+        tags: int32[k, slots], the tags of each; -1 in a key that protobuf reads in another way.
     """
 
     shape: Shape
-    mask: NDArray[np.uint64]  # of the key's words: zero where a value stands
-    skeleton: tuple[tuple[int, int], ...]  # (offset, byte) of what tells this shape from others of its length
-    keys: NDArray[np.uint64]  # [number of keys, words]
-    tags: NDArray[np.int32]  # [number of keys, slots]; -1 in a key that protobuf reads differently
-    table: NDArray[np.int32]  # hash of a key -> its index, or -1
-    salt: NDArray[np.uint64]
+    mask: _Keys
+    keys: _Keys
+    tags: NDArray[np.int32]
+    _picked: list[int]  # the words in which the keys differ
+    _bits: int  # of a hash
+    _salt: _Keys
+    _table: IntArray  # hash of the words picked -> index of the key, or -1
 
     @classmethod
-    def of(cls, shape: Shape, event: bytes) -> Layout:
-        """An empty layout of events like this one."""
-        words = -(-(shape.length + HEADER - shape.summary) // 8)
-        keep = np.full(8 * words, 0xFF, np.uint8)
-        keep[shape.length + HEADER - shape.summary :] = 0
+    def of(cls, shape: Shape, width: int) -> Layout:
+        """A layout without keys, for rows of so many bytes."""
+        keep = np.zeros(width, np.uint8)
+        keep[HEADER : shape.end] = 0xFF
+        if shape.wall:
+            keep[shape.wall : shape.wall + 8] = 0
+        keep[shape.step : shape.step + shape.step_size] = 0x80  # the top bits say how long the varint is
         for slot in shape.slots:
-            first = slot.at - shape.summary
-            keep[first : first + np.dtype(slot.kind).itemsize] = 0
-        places = [shape.summary, shape.slots[0].at - 1]
-        places += [place - 1 for place in (shape.wall, shape.step) if place]
-        return cls(
-            shape,
-            keep.view(np.uint64),
-            tuple((place, event[place - HEADER]) for place in places),
-            np.zeros((0, words), np.uint64),
-            np.zeros((0, len(shape.slots)), np.int32),
-            np.full(_HASHES, -1, np.int32),
-            _salt(words, 0),
-        )
+            keep[slot.at : slot.at + np.dtype(slot.kind).itemsize] = 0
+        words = width // 8
+        none, salt = np.zeros((0, words), np.uint64), np.zeros(0, np.uint64)
+        tags, table = np.zeros((0, len(shape.slots)), np.int32), np.zeros(0, np.int64)
+        return cls(shape, keep.view(np.uint64), none, tags, [], 0, salt, table)
+
+    def keys_of(self, rows: Bytes) -> _Keys:
+        """The key of every row, uint64[n, words], if the row is of this shape."""
+        return rows.view(np.uint64) & self.mask
+
+    def lookup(self, keys: _Keys) -> IntArray:
+        """Which known key each one is, or -1, int64[n]."""
+        if not len(self.keys):
+            return np.full(len(keys), -1)
+        if len(self.keys) == 1:
+            index = np.zeros(len(keys), np.int64)
+            same = keys == self.keys
+        else:
+            index = self._table.take(self._hashes(keys))
+            same = self.keys.take(index, axis=0, mode="wrap") == keys
+        if not same.all():
+            index[~same.all(axis=1)] = -1
+        return index
 
     def fitting(self, rows: Bytes) -> NDArray[np.bool_]:
-        """Which rows have this shape, as far as their skeleton tells, bool[n]."""
+        """Which rows may be of this shape: the bytes before the numbers and the size of the step fit, bool[n]."""
         fits = np.ones(len(rows), np.bool_)
-        for place, byte in self.skeleton:
-            fits &= rows[:, place] == byte
-        if size := self.shape.step_size:  # every byte of a varint but the last has its top bit set
+        shape = self.shape
+        value = shape.slots[0]
+        starts = ((shape.wall, 0x09), (shape.step, 0x10), (shape.summary + 1, 0x2A), (value.at, value.lead))
+        for place, byte in starts:
+            if place:
+                fits &= rows[:, place - 1] == byte
+        if size := shape.step_size:  # every byte of a varint but the last has its top bit set
             ends = sum(0x80 << 8 * k for k in range(size))
-            raw = column(rows, self.shape.step, "<i8").astype(np.int64) & _signed(ends)
-            fits &= raw == _signed(ends ^ (0x80 << 8 * (size - 1)))
+            raw = column(rows, shape.step, "<u8") & np.uint64(ends)
+            fits &= raw == np.uint64(ends ^ (0x80 << 8 * (size - 1)))
         return fits
 
-    def keys_of(self, rows: Bytes) -> NDArray[np.uint64]:
-        """The key of every row, uint64[n, words]."""
-        words = len(self.mask)
-        keys = column(rows, self.shape.summary, f"V{8 * words}").copy().view(np.uint64).reshape(-1, words)
-        keys &= self.mask
-        return keys
-
-    def lookup(self, keys: NDArray[np.uint64]) -> tuple[IntArray, NDArray[np.uint64]]:
-        """Index of each key, or -1 where it is not known, int64[n]; and the hashes, uint64[n]."""
-        hashes = keys[:, 0] * self.salt[0]
-        for j in range(1, len(self.salt)):
-            hashes += keys[:, j] * self.salt[j]
-        hashes >>= np.uint64(64 - _HASH_BITS)
-        index = self.table.take(hashes.view(np.int64)).astype(np.int64)
-        if len(self.keys):
-            known = self.keys.take(index, axis=0, mode="wrap") == keys
-            if not known.all():
-                index[~known.all(axis=1)] = -1
-        return index, hashes
-
-    def learn(self, keys: NDArray[np.uint64], tags: Sequence[tuple[int, ...]]) -> None:
+    def learn(self, keys: _Keys, tags: Sequence[tuple[int, ...]]) -> None:
         """Make keys known."""
         self.keys = np.concatenate((self.keys, keys))
         self.tags = np.concatenate((self.tags, np.array(tags, np.int32)))
+        self._bits = max(_HASH_BITS, 2 * len(self.keys).bit_length())
+        self._picked = np.flatnonzero((self.keys != self.keys[0]).any(axis=0)).tolist() or [0]
         for attempt in range(_ATTEMPTS):
-            hashes = _hash(self.keys, self.salt)
+            self._salt = MULTIPLIERS[np.add(self._picked, attempt) % len(MULTIPLIERS)]
+            hashes = self._hashes(self.keys)
             if len(np.unique(hashes)) == len(hashes):
                 break
-            self.salt = _salt(len(self.salt), len(self.keys) + attempt)
-        self.table.fill(-1)
-        self.table[hashes] = np.arange(len(hashes))  # of two keys with one hash, the first stays unknown
+        self._table = np.full(1 << self._bits, -1, np.int64)
+        self._table[hashes] = np.arange(len(hashes))  # of two keys with one hash, one stays unknown
 
-
-_HASH_BITS = 16
-_HASHES = 1 << _HASH_BITS
-_ATTEMPTS = 16  # to find multipliers under which no two known keys share a hash
-
-
-def _signed(bits: int) -> int:
-    """64 bits as a signed number."""
-    return bits - (1 << 64) if bits >> 63 else bits
-
-
-def _salt(words: int, attempt: int) -> NDArray[np.uint64]:
-    """Odd multipliers of a multiplicative hash."""
-    return np.random.default_rng(attempt).integers(0, 1 << 63, words, np.uint64) * np.uint64(2) + np.uint64(1)
-
-
-def _hash(keys: NDArray[np.uint64], salt: NDArray[np.uint64]) -> NDArray[np.int64]:
-    hashes: NDArray[np.uint64] = (keys * salt).sum(axis=1, dtype=np.uint64)
-    return (hashes >> np.uint64(64 - _HASH_BITS)).astype(np.int64)
+    def _hashes(self, keys: _Keys) -> IntArray:
+        """Multiplicative hash of the words in which the known keys differ, int64[n]."""
+        total: _Keys = keys[:, self._picked[0]] * self._salt[0]
+        for word, salt in zip(self._picked[1:], self._salt[1:], strict=True):
+            total += keys[:, word] * salt
+        index: IntArray = (total >> np.uint64(64 - self._bits)).view(np.int64)
+        return index

@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from fitdoctor.readers.tensorboard.crc32c import Bytes, Words, crc_of_zeros, linear_rows, subset_sums, unmasked
 from fitdoctor.readers.tensorboard.events import EventDecoder
 from fitdoctor.readers.tensorboard.framing import FRAME, HEADER, Frames, is_intact, windows
-from fitdoctor.readers.tensorboard.layouts import Chunk, Shape, confirmed, steps_of, values_of, walls_of
+from fitdoctor.readers.tensorboard.points import Chunk
+from fitdoctor.readers.tensorboard.shapes import Shape, confirmed, steps_of, values_of, walls_of
 from fitdoctor.run import IntArray
 
 LONGEST = 1 << 16  # bytes of a period; a longer one leaves too few rows in a block
 _ROWS = 3  # periods that must be alike before a period is believed
+_ZERO = 7  # the column of the highest byte of the first length, which is zero in all records
+_STRIP = 256 << 10  # bytes compared at a time, so that they stay in the cache
 _SHORT = 512  # rows up to which all columns are taken at once
 _PARSED = 600  # events taken apart in search of one period
 
@@ -72,20 +75,24 @@ class Period:
     def repeats(self, data: Bytes, start: int, stop: int) -> int:
         """How many periods follow each other from `start` on, as far as the fixed bits tell."""
         width = len(self.row)
-        if not self.fits(data, start, stop):
-            return 0
         n = (stop - start) // width
-        flat = data[start : start + n * width]
-        changed = flat[width:] ^ flat[:-width]
-        if not (_any_bits(changed, width) & self.fixed).any():
-            return n
-        odd = (changed.reshape(n - 1, width) & self.fixed).any(axis=1)
-        return int(np.argmax(odd)) + 1
+        several = max(1, _STRIP // width)
+        for first in range(0, n, several):
+            count = min(several, n - first)
+            low = start + first * width
+            if first and count * width > _STRIP // 2:
+                # Each row is compared with the one before it, so that the comparison runs through without a break.
+                strip = data[low : low + count * width]
+                if not (_any_bits(strip ^ data[low - width : low + (count - 1) * width], width) & self.fixed).any():
+                    continue
+            odd = (data[low : low + count * width].reshape(count, width) ^ self.row) & self.fixed
+            if odd.any():
+                return first + int(np.argmax(odd.any(axis=1)))
+        return n
 
     def intact(self, rows: Bytes) -> bool:
         """Whether the bodies of all records fit their checksums; see `framing.rows_agree` for what is proven."""
         sums = subset_sums(rows)
-        sums = np.concatenate((sums, np.zeros((len(sums), 1), np.uint8)), axis=1)  # a column to fill up with
         linear = linear_rows(sums.take(self.columns.bodies, axis=1).reshape(len(sums) * len(self.shapes), -1))
         stored = rows.take(self.columns.checks, axis=1).view("<u4")
         return np.array_equal(linear, subset_sums(unmasked(stored) ^ self.columns.zeros).reshape(-1))
@@ -121,7 +128,7 @@ class Columns:
 
     Attributes:
         fixed: uint8[w], see `Period`.
-        bodies: of the events, int64[records * longest]; aligned at their ends, filled up with the column w.
+        bodies: of the events, int64[records * longest]; aligned at their ends, filled up in front with `_ZERO`.
         checks: of their checksums, int64[records * 4].
         zeros: uint32[records], the checksum of as many zeros as each event has bytes.
         plain: whether each record holds a wall time and one float32; else the rest is empty.
@@ -148,7 +155,7 @@ class Columns:
         ends = np.array([shape.end for shape in shapes])
         longest = int(lengths.max())
         offsets = np.arange(-longest, 0)
-        bodies = np.where(offsets >= -lengths[:, None], ends[:, None] + offsets, width)
+        bodies = np.where(offsets >= -lengths[:, None], ends[:, None] + offsets, _ZERO)
         fixed = np.full(width, 0xFF, np.uint8)
         for shape in shapes:
             fixed[shape.step : shape.step + shape.step_size] = 0x80  # the top bits say how long the varint is

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,42 +11,17 @@ from numpy.typing import NDArray
 from fitdoctor.readers.tensorboard.crc32c import Bytes, crc_of_zeros, unmasked
 from fitdoctor.readers.tensorboard.events import EventDecoder, Scalar
 from fitdoctor.readers.tensorboard.framing import FRAME, HEADER, Frames, intact, rows_agree, windows
-from fitdoctor.readers.tensorboard.layouts import (
-    Chunk,
-    Layout,
-    Shape,
-    column,
-    confirmed,
-    parse,
-    steps_of,
-    values_of,
-    walls_of,
-)
-from fitdoctor.run import FloatArray, IntArray
+from fitdoctor.readers.tensorboard.layouts import MULTIPLIERS, Layout
+from fitdoctor.readers.tensorboard.points import Chunk, Points, by_tag
+from fitdoctor.readers.tensorboard.shapes import Shape, column, confirmed, parse, steps_of, values_of, walls_of
+from fitdoctor.run import IntArray
 
 WIDEST = 16 << 10  # longest event that is read in bulk
 FEW = 16  # fewer records of one length are read one by one
 
 _TRIES = 3  # events of one length that may turn out to be no scalars before the rest is read one by one
+_SAMPLE = 256  # events that are searched for new keys together
 _UNKNOWN = 0.25  # share of unknown keys beyond which learning them costs more than reading one by one
-
-
-class _Points(NamedTuple):
-    """Points of some records of a block.
-
-    Attributes:
-        records: int64[n] which records.
-        tags: int32[n, s].
-        steps: int64[n].
-        values: float64[n, s].
-        wall_times: float64[n].
-    """
-
-    records: IntArray
-    tags: NDArray[np.int32]
-    steps: IntArray
-    values: FloatArray
-    wall_times: FloatArray
 
 
 class ScalarDecoder:
@@ -66,41 +40,41 @@ class ScalarDecoder:
             data: bytes of the block; records may be read up to `framing.BACK` bytes beyond their end.
             found: the records.
         """
-        if len(found.starts) <= FEW:
-            good = intact(data, found.starts, found.lengths)
-            points = self._one_by_one(data, found, np.flatnonzero(good))
-            return list(_by_tag(points, len(good), self._tags)), np.flatnonzero(~good)
-        points = []
+        if not len(found.starts):
+            return [], found.starts
+        points: list[Points] = []
         damaged: list[IntArray] = []
         singles: list[IntArray] = []
-        for records in _by_length(found.lengths):
+        # Grouping a handful of records costs more than reading them.
+        groups = _by_length(found.lengths) if len(found.starts) >= FEW else iter((np.arange(len(found.starts)),))
+        for records in groups:
             if len(records) < FEW or found.lengths[records[0]] > WIDEST:
                 singles.append(records)
                 continue
             some, bad, rest = self._in_bulk(data, found, records)
             points += some
             damaged.append(bad)
-            if len(rest):
-                points += self._one_by_one(data, found, rest)
+            points += self._one_by_one(data, found, rest)
         if singles:
             records = np.sort(np.concatenate(singles))
             good = intact(data, found.starts[records], found.lengths[records])
             damaged.append(records[~good])
             points += self._one_by_one(data, found, records[good])
         bad = np.sort(np.concatenate(damaged)) if damaged else np.zeros(0, np.int64)
-        return list(_by_tag(points, len(found.starts), self._tags)), bad
+        return by_tag(points, self._tags), bad
 
-    def _in_bulk(self, data: Bytes, found: Frames, records: IntArray) -> tuple[list[_Points], IntArray, IntArray]:
+    def _in_bulk(self, data: Bytes, found: Frames, records: IntArray) -> tuple[list[Points], IntArray, IntArray]:
         """Points of records of one length; which are damaged; which are left to be read one by one."""
         length = int(found.lengths[records[0]])
-        width = -(-(length + FRAME + 4) // 8) * 8  # whole words: keys may end up to seven bytes behind the event
+        width = -(-(length + FRAME) // 8) * 8  # whole words
         rows = windows(data, f"V{width}")[found.starts[records]].view(np.uint8).reshape(-1, width)
         stored = column(rows, HEADER + length, "<u4").astype(np.uint32)
         good = rows_agree(rows, HEADER, length, unmasked(stored) ^ np.uint32(crc_of_zeros(length)))
-        bad = records[~good]
-        if len(bad):
+        bad = records[:0]
+        if not good.all():
+            bad = records[~good]
             rows, records = rows[good], records[good]
-        points: list[_Points] = []
+        points: list[Points] = []
         left: list[IntArray] = []
         layouts = self._layouts.setdefault(length, [])
         tried, strange = 0, 0
@@ -112,48 +86,41 @@ class ScalarDecoder:
                     left.append(records[:1])
                     rows, records = rows[1:], records[1:]
                     continue
-                layouts.append(Layout.of(parsed[0], rows[0, HEADER : HEADER + length].tobytes()))
+                layouts.append(Layout.of(parsed[0], width))
             layout = layouts[tried]
+            index, other = self._index_in(layout, rows)
+            mine, here = (rows, records) if other is None else (rows[~other], records[~other])
+            rows, records = (rows[:0], records[:0]) if other is None else (rows[other], records[other])
+            if len(mine):
+                some, unread = _columns(layout, mine, here, index)
+                points += some
+                left.append(unread)
+                layouts.insert(0, layouts.pop(tried))  # what fitted last is tried first
             tried += 1
-            fits = layout.fitting(rows)
-            if fits.all():
-                here, mine = rows, records
-                rows, records = rows[:0], records[:0]
-            elif fits.any():
-                here, mine = rows[fits], records[fits]
-                rows, records = rows[~fits], records[~fits]
-            else:
-                continue
-            some, unread = self._columns(layout, here, mine)
-            points += some
-            left.append(unread)
         left.append(records)
         return points, bad, np.concatenate(left)
 
-    def _columns(self, layout: Layout, rows: Bytes, records: IntArray) -> tuple[list[_Points], IntArray]:
-        """Points of rows of one layout, and the records among them that are left to be read one by one."""
-        shape = layout.shape
+    def _index_in(self, layout: Layout, rows: Bytes) -> tuple[IntArray, NDArray[np.bool_] | None]:
+        """Index of the keys of the rows of this layout, learning new ones; and which rows are of another."""
         keys = layout.keys_of(rows)
-        index, hashes = layout.lookup(keys)
-        if index.min() < 0:
-            unknown = np.flatnonzero(index < 0)
-            _, first = np.unique(hashes[unknown], return_index=True)
-            if len(first) <= max(FEW, _UNKNOWN * len(rows)):
-                new = unknown[np.sort(first)]
-                layout.learn(keys[new], [self._tags_of(shape, rows[i]) for i in new.tolist()])
-                index, _ = layout.lookup(keys)
-        tags = layout.tags.take(index, axis=0, mode="wrap") if len(layout.tags) else layout.tags
-        left = np.zeros(0, np.int64)
-        if not len(tags) or index.min() < 0 or tags.min() < 0:
-            keep = (index >= 0) & (tags[:, 0] >= 0) if len(tags) else np.zeros(len(rows), np.bool_)
-            left = records[~keep]
-            if not keep.any():
-                return [], left
-            rows, records, tags = rows[keep], records[keep], tags[keep]
-        columns = [values_of(rows, slot) for slot in shape.slots]
-        values = columns[0][:, None] if len(columns) == 1 else np.stack(columns, axis=1)
-        steps = steps_of(rows, shape.step, shape.step_size)
-        return [_Points(records, tags, steps, values, walls_of(rows, shape.wall))], left
+        index = layout.lookup(keys)
+        if index.min() >= 0:
+            return index, None
+        unknown = np.flatnonzero(index < 0)
+        fits = layout.fitting(rows if len(unknown) == len(rows) else rows[unknown])
+        mine = unknown[fits]
+        most = max(FEW, _UNKNOWN * len(rows))
+        while len(mine) and most > 0:
+            some = mine[:_SAMPLE]
+            _, first = np.unique(keys[some] @ MULTIPLIERS[: keys.shape[1]], return_index=True)
+            new = some[np.sort(first)]
+            most -= len(new)
+            layout.learn(keys[new], [self._tags_of(layout.shape, rows[i]) for i in new.tolist()])
+            index[mine] = layout.lookup(keys[mine])
+            mine = mine[index[mine] < 0]
+        other = np.zeros(len(rows), np.bool_)
+        other[unknown[~fits]] = True
+        return index[~other], other if other.any() else None
 
     def _tags_of(self, shape: Shape, row: Bytes) -> tuple[int, ...]:
         """The tags of an event, if it has the shape it seems to have and protobuf agrees; else -1 for each."""
@@ -168,7 +135,7 @@ class ScalarDecoder:
             self._tags.append(tag)
         return index
 
-    def _one_by_one(self, data: Bytes, found: Frames, records: IntArray) -> list[_Points]:
+    def _one_by_one(self, data: Bytes, found: Frames, records: IntArray) -> list[Points]:
         """Points of records of any shape."""
         owners: list[int] = []
         scalars: list[Scalar] = []
@@ -181,14 +148,34 @@ class ScalarDecoder:
         if not scalars:
             return []
         return [
-            _Points(
+            Points(
                 np.array(owners, np.int64),
                 np.array([[self._tag(s.tag)] for s in scalars], np.int32),
                 np.array([s.step for s in scalars], np.int64),
-                np.array([[s.value] for s in scalars], np.float64),
+                [np.array([s.value for s in scalars], np.float64)],
                 np.array([s.wall_time for s in scalars], np.float64),
             )
         ]
+
+
+def _columns(layout: Layout, rows: Bytes, records: IntArray, index: IntArray) -> tuple[list[Points], IntArray]:
+    """Points of rows whose keys have this index, and the records among them that are left to be read one by one."""
+    left = records[:0]
+    tags = layout.tags
+    if not len(tags):
+        return [], records
+    if len(tags) != 1 or index.min() < 0 or tags.min() < 0:
+        tags = tags.take(index, axis=0, mode="wrap")
+        if index.min() < 0 or tags.min() < 0:
+            keep = (index >= 0) & (tags[:, 0] >= 0)
+            left = records[~keep]
+            rows, records, tags = rows[keep], records[keep], tags[keep]
+    if not len(rows):
+        return [], left
+    shape = layout.shape
+    steps = steps_of(rows, shape.step, shape.step_size)
+    values = [values_of(rows, slot) for slot in shape.slots]
+    return [Points(records, tags, steps, values, walls_of(rows, shape.wall))], left
 
 
 def _by_length(lengths: IntArray) -> Iterator[IntArray]:
@@ -204,56 +191,3 @@ def _by_length(lengths: IntArray) -> Iterator[IntArray]:
     cuts = [0, *(np.flatnonzero(ranked[1:] != ranked[:-1]) + 1).tolist(), len(order)]
     for low, high in itertools.pairwise(cuts):
         yield order[low:high]
-
-
-def _by_tag(points: list[_Points], n: int, names: list[bytes]) -> Iterator[Chunk]:
-    """The points of each tag in file order, from groups of records of a block of n."""
-    if not points:
-        return
-    if len(points) == 1 and points[0].tags.shape[1] == 1:
-        _, tags, steps, values, walls = points[0]
-        tags, values = tags[:, 0], values[:, 0]
-    else:
-        tags, steps, values, walls = _in_file_order(points, n)
-    low = int(tags.min())
-    if low == int(tags.max()):
-        yield Chunk(names[low], steps, values, walls)
-        return
-    order = np.argsort(tags.astype(np.uint16) if int(tags.max()) < 1 << 16 else tags, kind="stable")
-    steps, values, walls = steps[order], values[order], walls[order]
-    counts = np.bincount(tags)
-    ends = np.cumsum(counts)
-    present = np.flatnonzero(counts)
-    starts = ends[present] - counts[present]
-    for i in np.argsort(order[starts]).tolist():  # tags in the order in which they appear
-        tag, low = int(present[i]), int(starts[i])
-        part = slice(low, low + int(counts[tag]))
-        yield Chunk(names[tag], steps[part], values[part], walls[part])
-
-
-def _in_file_order(points: list[_Points], n: int) -> tuple[NDArray[np.int32], IntArray, FloatArray, FloatArray]:
-    """Tags, steps, values and wall times of all points, by record."""
-    per_record = np.zeros(n, np.int64)
-    for p in points:
-        if p.tags.shape[1] == 1:
-            per_record += np.bincount(p.records, minlength=n)
-        else:
-            per_record[p.records] += p.tags.shape[1]
-    ends = np.cumsum(per_record)
-    total = int(ends[-1])
-    tags, steps = np.empty(total, np.int32), np.empty(total, np.int64)
-    values, walls = np.empty(total), np.empty(total)
-    for p in points:
-        at = ends[p.records] - per_record[p.records]
-        if p.tags.shape[1] == 1:
-            # Records that were read one by one may come several times, once for each of their values.
-            again = np.flatnonzero(p.records[1:] == p.records[:-1]) + 1
-            for i in again.tolist():
-                at[i] = at[i - 1] + 1
-            tags[at], steps[at], values[at], walls[at] = p.tags[:, 0], p.steps, p.values[:, 0], p.wall_times
-        else:
-            for slot in range(p.tags.shape[1]):
-                here = at + slot
-                tags[here], steps[here] = p.tags[:, slot], p.steps
-                values[here], walls[here] = p.values[:, slot], p.wall_times
-    return tags, steps, values, walls

@@ -68,7 +68,8 @@ def overconfidence_drift(
     best = float(val.smooth[found.best_index])
     name = metric.series.signal.quantity.name
     yield Finding(
-        message=f"{split} loss rose from {best:.4g} to {best + found.rise:.4g} while {name} held at {metric.shown(metric.final):.4g}",
+        message=f"{split} loss rose from {best:.4g} to {best + found.rise:.4g} "
+        f"while {name} held at {metric.shown(metric.final):.4g}",
         severity=Severity.WARNING if found.share > severe else Severity.NOTE,
         confidence=Confidence.HIGH if found.errors > 2 * errors else Confidence.MEDIUM,
         span=Span(found.best_step, int(val.steps[-1])),

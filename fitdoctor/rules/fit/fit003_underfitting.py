@@ -78,7 +78,8 @@ def underfitting(run: Run, *, learned: float = 0.5, gap: float = 0.1, flat: floa
     if val is not None:
         evidence.append(Evidence.of(val.series, f"{val.shown(val.final):.3g}, no worse than on the training data"))
     yield Finding(
-        message=f"{accuracy.series.signal.split} accuracy stops at {final:.3g} and there is no gap to validation: the model does not fit",
+        message=f"{accuracy.series.signal.split} accuracy stops at {final:.3g}, training loss at {curve.final:.4g}: "
+        "the model does not fit",
         severity=Severity.WARNING,
         confidence=Confidence.MEDIUM if chance is not None else Confidence.LOW,
         span=Span(int(curve.steps[-(3 * len(curve)) // 10]), int(curve.steps[-1])),

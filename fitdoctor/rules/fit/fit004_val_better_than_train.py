@@ -76,7 +76,8 @@ def val_better_than_train(run: Run, *, share: float = 0.02, most: float = 0.8) -
         remedies=(
             Remedy(
                 title="evaluate a fixed part of the training data in eval mode and compare that",
-                why="dropout, augmentation, label smoothing and averaging over the epoch raise the logged training loss only",
+                why="dropout, augmentation, label smoothing and averaging over the epoch raise only the logged "
+                "training loss",
                 confirm="the two losses meet, or validation is the higher one",
             ),
         ),

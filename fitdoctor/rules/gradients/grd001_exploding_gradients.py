@@ -21,7 +21,7 @@ from fitdoctor.stats import block_edges
     "GRD001",
     "exploding-gradients",
     needs=[(Signal(GRAD_NORM), Signal(GRAD_NORM, layer="*")), LOSS],
-    explains=["nonfinite-loss", "hidden-nonfinite", "loss-divergence", "loss-spikes"],
+    explains=["nonfinite-loss", "hidden-nonfinite", "loss-divergence", "loss-spikes", "gradient-spikes", "best-epoch"],
     since="0.1.0",
 )
 def exploding_gradients(

@@ -20,7 +20,7 @@ from fitdoctor.signals import GRAD_NORM, LOSS, Signal
     "GRD002",
     "vanishing-gradients",
     needs=[(Signal(GRAD_NORM, layer="*"), Signal(GRAD_NORM)), LOSS],
-    explains=["no-learning", "plateau"],
+    explains=["no-learning", "plateau", "underfitting", "lr-noise-floor", "lr-too-low", "undertrained"],
     since="0.1.0",
 )
 def vanishing_gradients(

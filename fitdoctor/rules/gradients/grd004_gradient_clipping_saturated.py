@@ -20,6 +20,7 @@ from fitdoctor.signals import GRAD_NORM, GRAD_NORM_CLIPPED, LOSS, Signal
     "GRD004",
     "gradient-clipping-saturated",
     needs=[(Signal(GRAD_NORM), Signal(GRAD_NORM_CLIPPED))],
+    explains=["undertrained", "lr-too-low", "underfitting", "no-learning"],
     since="0.1.0",
 )
 def gradient_clipping_saturated(

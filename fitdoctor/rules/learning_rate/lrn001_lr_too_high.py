@@ -92,8 +92,9 @@ def lr_too_high(
         the last 60 % of the run the loss makes less than `stalled` of its range in progress while it jumps
         by more than `jump` of that range from one evaluation of the same data to the next, training and
         validation loss jumping together (correlation of changes above `together`): the weights themselves
-        jump. Jumps of `alone` times that size count by themselves, progress or not: each
-        evaluation then wins or loses a tenth of all that there was to learn. A floor below `poor` of the first loss is good enough and is left alone. The floor is not judged once the rate has been annealed below 30 % of its peak.
+        jump. Jumps of `alone` times that size count by themselves, progress or not: each evaluation then
+        wins or loses a tenth of all that there was to learn. A floor below `poor` of the first loss is good
+        enough and is left alone. The floor is not judged once the rate has been annealed below 30 % of its peak.
 
     Options:
         blow_up: rise over the first loss, as a share of it.
@@ -161,7 +162,8 @@ def _ramp(run: Run, series: Series, factor: float) -> _Sign | None:
     low = int(np.argmin(values))
     onset = int(before.steps[min(low + 1, len(before) - 1)])
     return _Sign(
-        message=f"training loss grew {last / best:.2g}-fold to {last:.3g}, then turned non-finite at {place(run, int(series.steps[first]))}",
+        message=f"training loss grew {last / best:.2g}-fold to {last:.3g}, "
+        f"then turned non-finite at {place(run, int(series.steps[first]))}",
         observed=f"{last:.4g} just before the first non-finite value",
         expected=f"near its best, {best:.4g}",
         onset=onset,
@@ -219,7 +221,7 @@ def _noisy_floor(
     # A first evaluation after an epoch hides most of the range, which the first training losses show; and where
     # little was to be learned, the range is measured by the loss itself.
     swing = max(val.swing, curve.start - val.best, 0.5 * start)
-    if swing <= 0:
+    if swing <= 0 or curve.swing <= 0:
         return None
     share = jitter(val, 0.6) / swing
     late = curve.tail_trend(0.6)
@@ -237,7 +239,8 @@ def _noisy_floor(
     moved = "training and validation loss jump together" if sure else "the loss on the same validation data jumps"
     return _Sign(
         message=f"{split} loss hangs around {val.final:.3g}, jumping by {share:.1%} of its range between evaluations",
-        observed=f"{moved}: standard deviation {jitter(val, 0.6):.3g}, progress {progress:.1%} of the range in the last 60 %",
+        observed=f"{moved}: standard deviation {jitter(val, 0.6):.3g}, "
+        f"progress {progress:.1%} of the range in the last 60 %",
         expected=f"jumps below {jump:.1%} of the range, or progress above {stalled:.0%}",
         onset=onset,
         series=val.series,

@@ -36,7 +36,8 @@ def lr_too_low(run: Run, *, straight: float = 0.25, moved: float = 0.5, quiet: f
         depends on that sum alone (so a warm-up or an annealing does not bend the curve). On the quieter of
         training and validation loss: the last third gains at least `straight` of what the first third
         gained, the fall is significant over the last third, the loss has lost less than `moved` of its
-        first value, its jitter is below `quiet` of the range, and accuracy, where logged, rises. A log alone cannot tell this from a run that is merely too short; the finding says so.
+        first value, its jitter is below `quiet` of the range, and accuracy, where logged, rises by more than its
+        noise. A log alone cannot tell this from a run that is merely too short; the finding says so.
 
     Options:
         straight: gain of the last third over gain of the first third.
@@ -72,12 +73,13 @@ def lr_too_low(run: Run, *, straight: float = 0.25, moved: float = 0.5, quiet: f
     if curve.noise > quiet * curve.swing or train.final > train.start:
         return
     accuracy = find_curve(run, ACCURACY, least=12) or (find_curve(run, ACCURACY, split, least=12) if split else None)
-    if accuracy is not None and accuracy.tail_trend(1.0).p_down > 0.05:  # curves are flipped: down is better
+    if accuracy is not None and not _rises(accuracy):
         return  # the loss falls without anything being learned
     rate = learning_rate(run)
     current = float(rate.finite.values.max()) if rate is not None and len(rate.finite) else None
     yield Finding(
-        message=f"loss falls in a nearly straight line, only {(curve.start - curve.final) / curve.start:.1%} down at the end",
+        message="loss falls in a nearly straight line, "
+        f"only {(curve.start - curve.final) / curve.start:.1%} down at the end",
         severity=Severity.WARNING,
         confidence=Confidence.MEDIUM,
         span=Span(int(curve.steps[0]), int(curve.steps[-1])),
@@ -90,8 +92,15 @@ def lr_too_low(run: Run, *, straight: float = 0.25, moved: float = 0.5, quiet: f
         ),
         remedies=(search_learning_rate(), raise_learning_rate(3.0, current=current), stretch_schedule(3.0)),
         could_be=("undertrained",),
-        settle_with="train the first tenth of the steps again at 3 and 10 times the rate: faster and as smooth means too low",
+        settle_with="train the first tenth of the steps again at 3 and 10 times the rate: "
+        "faster and as smooth means too low",
     )
+
+
+def _rises(accuracy: Curve) -> bool:
+    """Whether accuracy rises over the run, by more than its noise."""
+    whole = accuracy.tail_trend(1.0)  # curves are flipped: down is better
+    return whole.p_down < 0.05 and -whole.change > 3 * accuracy.noise
 
 
 def _thirds(run: Run, curve: Curve) -> tuple[float, float, float] | None:

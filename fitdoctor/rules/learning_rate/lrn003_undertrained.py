@@ -39,7 +39,7 @@ def undertrained(run: Run, *, gain: float = 0.03, much: float = 0.1, horizon: fl
 
     References:
         Viering and Loog 2022, The Shape of Learning Curves; Godbole et al. 2023 (best step in the last
-        quarter: train longer). The 3 % floor is twice the forecast error at 5 % noise.
+        quarter: train longer). The 3 % floor is twice the forecast error on settled curves with 5 % noise.
     """
     curve = need_curve(run, LOSS, least=12)
     left = rate_left(run, 0.1)

@@ -30,8 +30,8 @@ def restart_discontinuity(
         At each restart the log shows (a step that goes back, or a new file), the medians of the `around`
         logged values before and after are compared, for training loss, gradient norm and learning rate. A
         jump is more than `sigmas` standard deviations of the noise before and more than `share` of the range
-        of the curve (for the learning rate: more than a factor of 1.2). With a jump it is a warning, without
-        a note.
+        of the curve (for the learning rate: more than a factor of 1.2). A resume without a jump is no finding;
+        the report mentions it among what it says of the log.
 
     Options:
         sigmas: least jump in standard deviations of the noise.
@@ -61,31 +61,22 @@ def restart_discontinuity(
         for series, is_rate in curves
         if (evidence := _jump(run, series.finite, steps, sigmas, share, around, least, is_rate)) is not None
     ]
+    if not jumps:
+        return  # a resume that goes on where it stopped; the notes on the log mention it
     span = run.steps or Span(0, 0)
     first = steps[0] if steps else span.first
     times = f"{len(restarts)} times" if len(restarts) > 1 else "once"
     where = f" ({place(run, first)})" if steps else ""
-    said = tuple(Evidence(e.signal, e.span, e.observed, e.expected, e.points, e.marks) for e in jumps) or _as_told(
-        run, [n.text for n in restarts], steps
-    )
     names = ", ".join(str(e.signal) for e in jumps)
     yield Finding(
-        message=f"run was resumed {times}{where}, {f'and {names} jumped there' if jumps else 'without a jump'}"[:100],
-        severity=Severity.WARNING if jumps else Severity.NOTE,
-        confidence=Confidence.MEDIUM if jumps else Confidence.HIGH,
+        message=f"run was resumed {times}{where}, and {names} jumped there"[:100],
+        severity=Severity.WARNING,
+        confidence=Confidence.MEDIUM,
         span=Span(min(first, span.last), span.last),
-        evidence=said,
-        remedies=(restore_whole_state(), write_one_log_per_run()) if jumps else (),
-        could_be=("settings changed on purpose",) if jumps else (),
+        evidence=tuple(jumps),
+        remedies=(restore_whole_state(), write_one_log_per_run()),
+        could_be=("settings changed on purpose",),
     )
-
-
-def _as_told(run: Run, texts: list[str], steps: list[int]) -> tuple[Evidence, ...]:
-    """The readers' own words, on the loss curve where there is one."""
-    loss = run.get(LOSS) or next(iter(run.series), None)
-    if loss is None:
-        return ()
-    return (Evidence.of(loss, texts[0], marks=tuple((s, "resumed") for s in steps[:5])),)
 
 
 def _jump(

@@ -35,7 +35,8 @@ def unmapped_tags(run: Run) -> Iterator[Finding]:
     """
     if not run.unmapped or any(s.signal.quantity == LOSS and len(s) for s in run.series):
         return
-    shown = repr(run.unmapped[0][:30])
+    first = "".join(c if c.isprintable() else " " for c in run.unmapped[0]).strip()
+    shown = f"{first[:30]!r}"[:40]
     yield Finding(
         message=f"no loss found, and {len(run.unmapped)} tags were not understood, such as {shown}",
         severity=Severity.NOTE,

@@ -70,5 +70,6 @@ def plateau(run: Run, *, share: float = 0.3, gain: float = 0.01, solved: float =
         could_be=("converged", "underfitting")
         if annealed
         else ("converged", "lr-noise-floor", "lr-too-high", "underfitting"),
-        settle_with="anneal the learning rate to 0 over 5-10 % of the budget: a drop means the rate, none means model or data",
+        settle_with="anneal the learning rate to 0 over 5-10 % of the budget: "
+        "a drop means the rate, none means model or data",
     )

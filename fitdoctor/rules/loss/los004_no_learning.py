@@ -158,6 +158,8 @@ def _frozen(run: Run) -> Finding | None:
     val = run.get(LOSS, held_out(run) or "val")
     if val is None or len(val) < 5 or len(np.unique(val.values)) > 1 or not np.isfinite(val.values[0]):
         return None
+    if abs(val.values[0] * 1e4 - round(val.values[0] * 1e4)) < 1e-6:
+        return None  # four decimals or fewer: the log rounds, and may hide small changes; 0 is solved
     return Finding(
         message=f"{val.signal.split} loss is exactly {val.values[0]:.6g} at all {len(val)} evaluations",
         severity=Severity.ERROR,
@@ -182,7 +184,8 @@ def _guessing(curve: Curve, accuracy: float) -> bool:
 def _by_loss(run: Run, curve: Curve, gain: float, sigmas: float) -> Iterator[Finding]:
     fallen = curve.start - curve.final
     falls = curve.tail_trend(1.0).p_down < 1e-3
-    if fallen < max(gain * abs(curve.start), sigmas * curve.noise) and not falls:
+    least = max(gain * abs(curve.start), sigmas * curve.noise)
+    if fallen < least and not falls and curve.start - curve.best < 2 * least:
         if not begins_at_start(run, curve.series):
             raise CannotJudge(
                 "train loss is flat from its first logged value on; whether it learned before that needs "

@@ -20,7 +20,7 @@ from fitdoctor.signals import LOSS, Signal
     "NUM001",
     "nonfinite-loss",
     needs=[(Signal(LOSS), Signal(LOSS, "val"), Signal(LOSS, "test"))],
-    explains=["plateau", "no-learning"],
+    explains=["plateau", "no-learning", "underfitting", "best-epoch", "loss-divergence"],
     since="0.1.0",
     vital=True,
 )

@@ -19,7 +19,7 @@ from fitdoctor.signals import LOSS
     "NUM002",
     "hidden-nonfinite",
     needs=[LOSS],
-    explains=["plateau", "no-learning"],
+    explains=["plateau", "no-learning", "underfitting", "best-epoch"],
     since="0.1.0",
 )
 def hidden_nonfinite(run: Run, *, drop: float = 0.05, hold: int = 3) -> Iterator[Finding]:
@@ -32,7 +32,8 @@ def hidden_nonfinite(run: Run, *, drop: float = 0.05, hold: int = 3) -> Iterator
     How it is measured:
         The logged loss is exactly 0 at a step whose gradient norm is nan or infinite. Where no gradient norm
         was logged: the loss falls to exactly 0 from more than `drop` of its first value between one logged
-        point and the next and stays there for `hold` points; that alone is a warning.
+        point and the next, by 5 of its usual changes at least, and stays there for `hold` points; that alone
+        is a warning.
 
     Options:
         drop: least loss before the fall, as a share of the first logged loss.
@@ -105,8 +106,11 @@ def _sudden_zero(run: Run, loss: Series, drop: float, hold: int) -> Iterator[Fin
     if not len(nonzero) or len(values) - 1 - nonzero[-1] < hold:
         return
     last = int(nonzero[-1])
-    before = values[max(0, last - 2) : last + 1]
-    if not np.isfinite(before).all() or not float(np.median(np.abs(before))) > drop * abs(float(values[0])):
+    before = values[max(0, last - 9) : last + 1]
+    level = float(np.median(np.abs(before[-3:])))
+    usual = float(np.median(np.abs(np.diff(before)))) if len(before) > 1 else 0.0
+    # A loss that glides to 0 arrives there by a step like those before it.
+    if not np.isfinite(before).all() or level <= max(drop * abs(float(values[0])), 5 * usual):
         return
     step = int(loss.steps[last + 1])
     yield Finding(

@@ -16,7 +16,13 @@ from fitdoctor.schedules import recognise
 from fitdoctor.signals import LR, Signal
 
 
-@rule("SCH001", "warmup-too-long", needs=[(Signal(LR), Signal(LR, layer="*"))], since="0.1.0")
+@rule(
+    "SCH001",
+    "warmup-too-long",
+    needs=[(Signal(LR), Signal(LR, layer="*"))],
+    explains=["undertrained", "lr-too-low", "underfitting"],
+    since="0.1.0",
+)
 def warmup_too_long(
     run: Run, *, share: float = 0.25, wasted: float = 0.5, reached: float = 0.9, least: int = 8
 ) -> Iterator[Finding]:
@@ -57,6 +63,8 @@ def warmup_too_long(
     schedule = recognise(rate)
     if schedule is None or schedule.warmup_steps == 0 or schedule.kind in ("cyclic", "warm-restarts", "unknown"):
         return
+    if next(s for s in schedule.segments if s.direction == "up").sudden:
+        return  # one jump is a change of settings, or a warm-up too short to matter
     rising = schedule.kind == "warm-up"
     if schedule.kind == "one-cycle" or (rising and rate.span.last < whole.last - 0.02 * (whole.last - whole.first)):
         return  # one-cycle rises for long on purpose; a run in the midst of its plan may still rise

@@ -20,7 +20,7 @@ from fitdoctor.stats import forecast, trend
     "SCH002",
     "lr-decay-too-early",
     needs=[LOSS, (Signal(LR), Signal(LR, layer="*"))],
-    explains=["plateau", "underfitting"],
+    explains=["plateau", "underfitting", "lr-too-low", "undertrained"],
     since="0.1.0",
 )
 def lr_decay_too_early(

@@ -23,7 +23,7 @@ ENDING = ("cosine", "one-cycle", "linear", "polynomial")
     "SCH003",
     "scheduler-misstepped",
     needs=[(Signal(LR), Signal(LR, layer="*"))],
-    explains=["lr-decay-too-early", "plateau", "underfitting", "no-learning", "loss-divergence"],
+    explains=["lr-decay-too-early", "plateau", "underfitting", "no-learning", "lr-too-low", "undertrained"],
     since="0.1.0",
 )
 def scheduler_misstepped(
@@ -95,6 +95,12 @@ def _total(run: Run) -> int | None:
     return whole.last - whole.first + 1
 
 
+def _unlearned(run: Run) -> bool:
+    """The training loss ends within a tenth of where it began."""
+    curve = find_curve(run, LOSS)
+    return curve is not None and curve.final > 0.9 * curve.start > 0
+
+
 def _rises_again(run: Run, rate: Series, schedule: Schedule, left: float) -> Finding | None:
     if not schedule.rises_again or schedule.kind != "cyclic":
         return None
@@ -145,9 +151,9 @@ def _cuts_within_epochs(run: Run, rate: Series, schedule: Schedule) -> Finding |
     times = per_epoch / schedule.every
     return Finding(
         message=f"learning rate is cut {times:.1f} times an epoch, every {schedule.every} of {per_epoch} steps",
-        severity=Severity.WARNING,
+        severity=Severity.ERROR if _unlearned(run) else Severity.WARNING,
         confidence=Confidence.HIGH,
-        span=Span(schedule.milestones[0], rate.span.last),
+        span=rate.span,
         evidence=(
             Evidence.of(
                 rate,
@@ -174,12 +180,11 @@ def _spent_early(run: Run, rate: Series, schedule: Schedule, spent: float, early
     if not (done < early and seen > 0.5) and not ran_out:
         return None
     curve = find_curve(run, LOSS)
-    unlearned = done < early and curve is not None and curve.final > 0.9 * curve.start > 0
     return Finding(
         message=f"learning rate is below {spent:.0%} of its peak after {done:.0%} of the run ({place(run, at)})",
-        severity=Severity.ERROR if unlearned else Severity.WARNING,
+        severity=Severity.ERROR if done < early and _unlearned(run) else Severity.WARNING,
         confidence=Confidence.HIGH if done < early else Confidence.MEDIUM,
-        span=Span(at, rate.span.last),
+        span=Span(rate.span.first if done < early else at, rate.span.last),
         evidence=(
             Evidence.of(
                 rate,

@@ -45,7 +45,7 @@ def warmup_missing_or_short(
         loss stands more than `rise` of the first loss, and `sigmas` standard deviations of the noise, above
         the first loss, while the learning rate is at least `full` of its peak. If the loss is back below
         its start within `slow` of the run it was a catapult, which is healthy. A warning when it takes
-        longer; a loss that never comes back is left to loss-divergence and lr-too-high.
+        longer; a run that never comes back, or never learns, is left to loss-divergence and lr-too-high.
 
     Options:
         opening: share of the run that counts as its beginning.
@@ -76,13 +76,15 @@ def warmup_missing_or_short(
         raise CannotJudge(
             f"{len(early)} losses in the first {opening:.0%} of the run, {least} from its first step on are needed"
         )
-    start = float(np.median(early.values[:3]))
+    start = float(early.values[0])
     window = max(3, len(early) // 8) | 1
     smooth = running_median(early.values, window)
     top = int(smooth.argmax())
     noise = mad_sigma(np.diff(finite.values[len(early) :])) / np.sqrt(2) if len(finite) > len(early) + 3 else 0.0
     if smooth[top] - start <= max(rise * abs(start), sigmas * noise) or not _at_full_rate(run, early, top, full):
         return
+    if not float(np.median(finite.values[-max(3, len(finite) // 10) :])) < start - 0.1 * abs(start):
+        return  # it never learned: the rate is too high throughout, not only at first
     after = finite[finite.steps > early.steps[top]]
     back = np.flatnonzero(running_median(after.values, window) <= start)
     onset = int(early.steps[int(np.argmax(smooth > start + 0.5 * (smooth[top] - start)))])

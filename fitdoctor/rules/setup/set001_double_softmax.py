@@ -19,7 +19,7 @@ from fitdoctor.signals import ACCURACY, LOSS, Signal
 @rule(
     "SET001",
     "double-softmax",
-    needs=[LOSS],
+    needs=[(Signal(LOSS), Signal(LOSS, "val"), Signal(LOSS, "test"))],
     explains=["plateau", "underfitting", "lr-noise-floor"],
     since="0.1.0",
 )
@@ -36,8 +36,9 @@ def double_softmax(
         With C classes, the loss of probabilities lies between ln(1 + (C - 1) / e) and 1 above it, and near
         that floor + 1 - accuracy once the model is sure. All logged losses lie in that band (within
         `margin`), the late losses are where the accuracy says they should be, within `spread`, and they are
-        `excess` times what a calibrated model of that accuracy would have. C comes from the fact classes, or
-        from an initial loss of ln C. Without accuracy the loss must lie flat on the floor, and confidence is low.
+        `excess` times what a calibrated model of that accuracy would have. C comes from the fact classes,
+        from an initial loss of ln C, or from the floor itself where train and val agree on the same C within
+        0.02 nats (low confidence). Without accuracy the loss must lie flat on the floor, and confidence is low.
 
     Options:
         excess: least ratio of the loss to that of a calibrated model with the same accuracy.
@@ -59,7 +60,11 @@ def double_softmax(
     if float(run.facts.get("label_smoothing", 0) or 0) > 0:
         raise CannotJudge("label smoothing gives the loss a floor of its own")
     pair = _pair(run, least)
-    classes = _classes(run)
+    classes, known = _classes(run), True
+    if not classes and pair is not None:
+        classes, known = _classes_both_splits_agree_on(run, least), False
+    if not classes:
+        raise CannotJudge("the number of classes is unknown; set the fact classes")
     if pair is None:
         yield from _by_loss_alone(run, classes, margin)
         return
@@ -79,7 +84,7 @@ def double_softmax(
     yield Finding(
         message=f"{loss.signal} stops at {level:.3f}, the floor of a softmax applied twice, accuracy {correct:.3f}",
         severity=Severity.WARNING,
-        confidence=Confidence.HIGH if best.distance < 0.05 and best.classes > 2 else Confidence.MEDIUM,
+        confidence=_confidence(best, known),
         span=Span(onset, loss.span.last),
         evidence=(
             Evidence.of(
@@ -154,9 +159,11 @@ def _calibrated(classes: int, correct: float) -> float:
     return -correct * math.log(correct) - wrong * math.log(wrong / (classes - 1))
 
 
-def _pair(run: Run, least: int) -> tuple[Series, Series, FloatArray, FloatArray, IntArray] | None:
+def _pair(
+    run: Run, least: int, splits: tuple[str, ...] = ("train", "val", "test")
+) -> tuple[Series, Series, FloatArray, FloatArray, IntArray] | None:
     """Loss and accuracy of one split, and their values at common steps."""
-    for split in ("train", "val", "test"):
+    for split in splits:
         accuracy = run.get(ACCURACY, split)
         if accuracy is None:
             continue
@@ -170,11 +177,7 @@ def _pair(run: Run, least: int) -> tuple[Series, Series, FloatArray, FloatArray,
 
 
 def _classes(run: Run) -> list[int]:
-    """Possible numbers of classes.
-
-    Raises:
-        CannotJudge: when neither a fact nor the first loss tells.
-    """
+    """Possible numbers of classes; none when neither a fact nor the first loss tells."""
     known = run.facts.get("classes")
     if isinstance(known, (int, float)) and not isinstance(known, bool) and 2 <= known < 1e9:
         return [int(known)]
@@ -188,4 +191,33 @@ def _classes(run: Run) -> list[int]:
         ]
         if near and guess < 200:
             return near
-    raise CannotJudge("the number of classes is unknown; set the fact classes")
+    return []
+
+
+def _classes_both_splits_agree_on(run: Run, least: int) -> list[int]:
+    """The one whole number of classes whose floor explains the late losses of train and of val, or none.
+
+    A softmax applied twice gives floor(C) + 1 - accuracy on every split, whatever its accuracy; solved for C
+    within 0.02 nats on both splits.
+    """
+    found: list[set[int]] = []
+    for split in ("train", "val"):
+        pair = _pair(run, least, (split,))
+        if pair is None:
+            return []
+        *_, losses, accuracies, steps = pair
+        late = slice(len(steps) - max(3, len(steps) // 3), None)
+        floor = float(np.median(losses[late])) - 1 + float(np.median(accuracies[late]))
+        if not 0 < floor < 6:
+            return []
+        near = round(1 + math.e * (math.exp(floor) - 1))
+        found.append(
+            {c for c in range(max(3, near - 2), near + 3) if abs(math.log(1 + (c - 1) / math.e) - floor) < 0.02}
+        )
+    return sorted(found[0] & found[1])
+
+
+def _confidence(best: _Fit, known: bool) -> Confidence:
+    if not known:
+        return Confidence.LOW
+    return Confidence.HIGH if best.distance < 0.05 and best.classes > 2 else Confidence.MEDIUM

@@ -1,0 +1,76 @@
+"""NUM001 nonfinite-loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fitdoctor.finding import Confidence, Severity
+from fitdoctor.signals import ACCURACY, GRAD_NORM, LOSS
+from tests.digits import HEALTHY, Recipe, train
+from tests.rules.judging import cannot_judge, finding, findings, make_run, series
+
+NAME = "nonfinite-loss"
+
+
+def test_one_bad_sample_without_a_precursor() -> None:
+    found = finding(NAME, train(Recipe(poison_at=300)), Severity.ERROR)
+    assert found.span.first == 300
+    assert found.message == "training loss is nan from step 300 on, without a rise before it"
+    assert "a bad sample" in found.could_be
+    assert found.remedies[0].title.startswith("find the operation")
+
+
+def test_a_divergence_ends_in_it() -> None:
+    found = finding(NAME, train(Recipe(gain=3.0, lr=0.5, depth=3)), Severity.ERROR)
+    assert "after a steep rise" in found.message
+    assert "lr-too-high" in found.could_be
+
+
+def test_too_sparse_to_tell_what_came_before() -> None:
+    loss = train(Recipe(poison_at=300)).get(LOSS)
+    assert loss is not None
+    found = finding(NAME, make_run(loss[::40]), Severity.ERROR)
+    assert found.message == "training loss is nan from step 320 on"
+    assert {"lr-too-high", "a bad sample"} <= set(found.could_be)
+    assert "log loss" in found.settle_with
+
+
+def test_one_skipped_step_is_a_warning() -> None:
+    values = np.linspace(2, 1, 100)
+    values[40] = np.inf
+    found = finding(NAME, make_run(series(LOSS, values)), Severity.WARNING)
+    assert found.message == "training loss was infinite at step 40 and 1 times in all, without a rise before it"
+
+
+def test_validation_alone() -> None:
+    run = make_run(
+        series(LOSS, np.linspace(2, 1, 50)), series(LOSS, [1, np.nan, 1, np.nan], [9, 19, 29, 39], split="val")
+    )
+    found = finding(NAME, run, Severity.WARNING)
+    assert found.message == "val loss is nan at step 19 and 2 times in all while the training loss is finite"
+    assert found.confidence is Confidence.MEDIUM
+
+
+@pytest.mark.parametrize("recipe", HEALTHY)
+def test_healthy_runs_have_none(recipe: Recipe) -> None:
+    assert findings(NAME, train(recipe)) == []
+
+
+def test_huge_but_finite_is_not_its_business() -> None:
+    assert findings(NAME, make_run(series(LOSS, [1e300, 1e308, 5e307]))) == []
+
+
+def test_an_infinite_gradient_norm_alone_is_a_skipped_amp_step() -> None:
+    norms = np.ones(50)
+    norms[3] = np.inf
+    assert findings(NAME, make_run(series(LOSS, np.linspace(2, 1, 50)), series(GRAD_NORM, norms))) == []
+
+
+def test_without_any_loss_it_abstains() -> None:
+    cannot_judge(NAME, make_run(series(ACCURACY, [0.1, 0.9])), "no train loss")
+
+
+@pytest.mark.parametrize(("rise", "diverged"), [(9.0, False), (11.0, True)])
+def test_boundary_of_the_rise(rise: float, diverged: bool) -> None:
+    values = np.r_[np.ones(60), np.full(3, rise), np.nan]
+    assert ("after a steep rise" in finding(NAME, make_run(series(LOSS, values))).message) is diverged

@@ -1,0 +1,51 @@
+"""SCH002 lr-decay-too-early."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fitdoctor.finding import Severity
+from fitdoctor.signals import LOSS, LR
+from tests.digits import HEALTHY, Recipe, train
+from tests.rules.judging import cannot_judge, finding, findings, make_run, series
+
+NAME = "lr-decay-too-early"
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("lr", [0.01, 0.02])
+def test_a_real_run_whose_rate_is_gone_while_it_learns(lr: float) -> None:
+    found = finding(NAME, train(Recipe(schedule="linear", schedule_steps=150, lr=lr)), Severity.WARNING)
+    assert 140 <= found.span.first <= 151
+    assert found.remedies[0].title.startswith("train about")
+
+
+def cut_at(share: float, *, pace: float) -> object:
+    """A loss that falls by exp(-pace * t) until the rate is cut, and then stands still."""
+    t = np.arange(400) / 400
+    loss = np.exp(-pace * np.minimum(t, share)) + 0.005 * RNG.standard_normal(400)
+    return make_run(series(LOSS, loss), series(LR, np.where(t < share, 0.1, 1e-4)))
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.5, True), (0.8, False)])
+def test_boundary_of_the_time_left(share: float, found: bool) -> None:
+    assert bool(findings(NAME, cut_at(share, pace=2))) is found  # type: ignore[arg-type]
+
+
+def test_nothing_was_left_to_gain() -> None:
+    assert findings(NAME, cut_at(0.5, pace=40)) == []  # type: ignore[arg-type]
+
+
+def test_progress_that_goes_on_after_the_cut() -> None:
+    t = np.arange(400) / 400
+    run = make_run(series(LOSS, np.exp(-3 * t)), series(LR, np.where(t < 0.5, 0.1, 1e-4)))
+    assert findings(NAME, run) == []
+
+
+@pytest.mark.parametrize("recipe", HEALTHY)
+def test_healthy_runs_have_none(recipe: Recipe) -> None:
+    assert findings(NAME, train(recipe)) == []
+
+
+def test_too_few_losses() -> None:
+    cannot_judge(NAME, make_run(series(LOSS, np.ones(10)), series(LR, np.ones(10))), "16 are needed")
