@@ -3,11 +3,10 @@
 python examples/find_the_nan.py
 """
 
-import torch
-from torch import nn
-
 import fitdoctor
+import torch
 from fitdoctor.live import replay
+from torch import nn
 
 
 class Distance(nn.Module):

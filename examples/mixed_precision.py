@@ -3,10 +3,9 @@
 python examples/mixed_precision.py
 """
 
+import fitdoctor
 import torch
 from torch import nn
-
-import fitdoctor
 
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"

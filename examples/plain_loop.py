@@ -7,10 +7,9 @@ Then: ``fitdoctor analyze runs/plain_loop`` or ``tensorboard --logdir runs``.
 
 import logging
 
+import fitdoctor
 import torch
 from torch import nn
-
-import fitdoctor
 
 logging.basicConfig(format="%(message)s")
 torch.manual_seed(0)
@@ -23,10 +22,10 @@ criterion = nn.CrossEntropyLoss()
 probe = (x[1600:], y[1600:])
 
 with fitdoctor.attach(model, optimizer, criterion, logdir="runs/plain_loop", probe_val=probe) as monitor:
-    for epoch in range(10):
-        for i in range(0, 1600, 32):
+    for epoch in range(6):
+        for batch in torch.randperm(1600).split(32):
             optimizer.zero_grad()
-            loss = criterion(model(x[i : i + 32]), y[i : i + 32])
+            loss = criterion(model(x[batch]), y[batch])
             loss.backward()
             optimizer.step()
         model.eval()

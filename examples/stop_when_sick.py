@@ -3,10 +3,9 @@
 python examples/stop_when_sick.py
 """
 
+import fitdoctor
 import torch
 from torch import nn
-
-import fitdoctor
 
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))

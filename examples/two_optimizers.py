@@ -3,10 +3,9 @@
 python examples/two_optimizers.py
 """
 
+import fitdoctor
 import torch
 from torch import nn
-
-import fitdoctor
 
 torch.manual_seed(0)
 nets = {

@@ -97,12 +97,17 @@ class Cadence:
             # One call that the operating system interrupted says little about the next.
             self._mean[kind] = seconds if old is None else old + 0.1 * (min(seconds, 4 * old) - old)
 
-    def stepped(self, seconds: float) -> None:
-        """Note that a step of training took this long, our own work included."""
+    def stepped(self, seconds: float, wall: float) -> None:
+        """Note a step of training.
+
+        Args:
+            seconds: from the end of the step before, our work at it included, to the optimizer's step.
+            wall: since the same moment of the step before.
+        """
         self._steps += 1
         self._alert -= self._alert > 0
         if self._steps > _ALWAYS:
-            self.cost.wall += seconds
+            self.cost.wall += wall
             # A mean that forgets slowly and takes no single pause (a validation pass) at its face value.
             seconds = min(seconds, 10 * self._step_time) if self._step_time else seconds
             self._step_time += (seconds - self._step_time) / min(self._steps - _ALWAYS, 50)

@@ -37,7 +37,8 @@ class Digest:
         Returns:
             Its measurements, derived ones included, and whether it holds the first value that is not finite.
         """
-        out = list(items)
+        # A fused optimizer that skipped its step was called with the overflow's gradients: they mean nothing.
+        out = [i for i in items if not (row.context.get("skipped") and isinstance(i, Vector))]
         out += self._skips(row, items)
         out += self._noise(row, items)
         bad = self.nonfinite.look(row.step, out, recorded=any(isinstance(i, Vector) for i in out))

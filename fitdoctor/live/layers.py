@@ -20,7 +20,7 @@ def plain_name(name: str) -> str:
     """A parameter's or module's name without what wrappers put into it.
 
     Example:
-        >>> plain_name("module._orig_mod.fc1.weight")
+        >>> plain_name("_orig_mod.fc1._checkpoint_wrapped_module.weight")
         'fc1.weight'
     """
     for wrapper in ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."):

@@ -149,7 +149,7 @@ class Loop:
         self._measure_quality = Tap("step quality", self._quality, self._start_quality.told)
         self._probe: StepQuality | None = None
         self._counted = (0, 0)
-        self._ended = 0.0
+        self._ended = self._last = self._probing = 0.0
         self._probe_due = False
         self.wants_probes = bool(probes) or step_quality is not None
         self._interrupted = False
@@ -359,8 +359,9 @@ class Loop:
             now.spent += time.perf_counter() - began
             return
         self.step += 1
-        self._run_probes(now)
         seconds = began - self._ended if self._ended else 0.0
+        wall, self._last = began - self._last if self._last else 0.0, began
+        self._run_probes(now)
         recorded = self.record
         if self.tick:
             if not self.gradient:
@@ -370,9 +371,10 @@ class Loop:
             self.batch = None
         ended = time.perf_counter()
         if seconds:
-            self._cadence.stepped(seconds)
+            self._cadence.stepped(seconds, wall)
         if self.tick:
-            self._cadence.spent(self._level.kind, now.spent + ended - began)
+            self._cadence.spent(self._level.kind, now.spent + ended - began - self._probing)
+            self._probing = 0.0
             self._interrupted = False
             self._cadence.adapt()
         self._begin(self._cadence.level(self.step + 1))
@@ -393,8 +395,8 @@ class Loop:
                 tap(now.row)
         finally:
             self.paused = False
-        self._cadence.spent("probe", time.perf_counter() - began)
-        self._ended += time.perf_counter() - began  # neither a step of training nor waiting for data
+        self._probing = time.perf_counter() - began
+        self._cadence.spent("probe", self._probing)
 
     def _new_quality(self, module: nn.Module) -> None:
         self._probe = StepQuality(module, self._recorders[id(self._main)].params, _device_of(module))

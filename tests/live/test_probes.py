@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 from fitdoctor.errors import ConfigError
-from fitdoctor.live import attach
+from fitdoctor.live import attach, replay
 from fitdoctor.live.probes.guard import untouched
-from fitdoctor.live import replay
 from fitdoctor.signals import (
     ADAM_SURPRISE,
     ADAM_TINY_FRACTION,
