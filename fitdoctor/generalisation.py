@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fitdoctor.curves import LEAST, Curve
+from fitdoctor.signals import ACCURACY, TOP5_ACCURACY
 from fitdoctor.stats import mad_sigma, trend
 
 MOST_WANDER = 2.5
@@ -43,7 +44,8 @@ def regress(curve: Curve, train: Curve | None = None, *, least_after: int = 4) -
     """The regress of a held-out curve; None when fewer than `least_after` values follow its best.
 
     The range is that of the held-out curve, or from the first training loss to the held-out best where that
-    is wider: a log whose first evaluation comes after an epoch does not show most of what was learned.
+    is wider: a log whose first evaluation comes after an epoch does not show most of what was learned. For the
+    same reason the range of an accuracy is counted from zero.
 
     The best of n noisy values lies below the truth by up to 2.5 standard deviations, so the level around
     the best is a median of its neighbours and the standard error counts both medians (a median of k
@@ -62,6 +64,8 @@ def regress(curve: Curve, train: Curve | None = None, *, least_after: int = 4) -
     error = wander * 1.25 * curve.noise * math.sqrt(1 / len(last) + 1 / len(around))
     errors = rise / error if error > 0 else math.copysign(math.inf, rise) if rise else 0.0
     swing = max(curve.swing, train.start - curve.best if train is not None else 0.0)
+    if curve.series.signal.quantity in (ACCURACY, TOP5_ACCURACY):
+        swing = max(swing, -curve.best)  # the curve is flipped
     share = rise / swing if swing > 0 else math.inf if rise > 0 else 0.0
     return Regress(b, int(curve.steps[b]), rise, errors, trend(after, widen=wander).p_up, share, _kept(curve, b, rise))
 

@@ -127,3 +127,22 @@ def test_cut_runs_are_judged_as_well() -> None:
     cut, short = whole.until(200), replace(whole, series=(loss[:51],), finished=False)
     for rule in RULES:
         assert repr(judged(rule, cut)) == repr(judged(rule, short))
+
+
+def test_long_logs_are_judged() -> None:
+    """Half a million points: every rule gets through, whatever it thinks of them."""
+    from fitdoctor.run import Series
+    from fitdoctor.signals import ACCURACY, GRAD_NORM, LOSS, LR, Signal
+
+    n = 500_000
+    t = np.arange(n)
+    rng = np.random.default_rng(0)
+    values = {
+        Signal(LOSS): 2 * np.exp(-3 * t / n) + 0.5 + 0.1 * rng.standard_normal(n),
+        Signal(LR): 0.1 * np.cos(t / n),
+        Signal(GRAD_NORM): np.exp(0.2 * rng.standard_normal(n)),
+        Signal(ACCURACY): rng.random(n),
+    }
+    run = Run("long", tuple(Series(s, t, v) for s, v in values.items()), {"steps_per_epoch": 1000, "classes": 10})
+    for rule in RULES:
+        assert isinstance(judged(rule, run), (list, str))

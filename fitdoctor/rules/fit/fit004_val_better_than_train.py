@@ -50,6 +50,8 @@ def val_better_than_train(run: Run, *, share: float = 0.02, most: float = 0.8) -
     """
     split = held_out(run)
     train, val = need_curve(run, LOSS), need_curve(run, LOSS, split)
+    if train.final > train.start:
+        return  # training made it worse: nothing to compare
     spacing = float(np.median(np.diff(val.steps)))
     shifted = np.interp(val.steps + spacing / 2, train.steps, train.values)
     inside = (val.steps >= train.steps[0]) & (val.steps <= train.steps[-1])

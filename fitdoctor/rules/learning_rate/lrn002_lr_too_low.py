@@ -12,7 +12,7 @@ from fitdoctor.remedies import raise_learning_rate, search_learning_rate, stretc
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import ACCURACY, LOSS
-from fitdoctor.stats import trend
+from fitdoctor.stats import noise_scale, trend
 
 
 @rule(
@@ -36,8 +36,8 @@ def lr_too_low(run: Run, *, straight: float = 0.25, moved: float = 0.5, quiet: f
         depends on that sum alone (so a warm-up or an annealing does not bend the curve). On the quieter of
         training and validation loss: the last third gains at least `straight` of what the first third
         gained, the fall is significant over the last third, the loss has lost less than `moved` of its
-        first value, its jitter is below `quiet` of the range, and accuracy, where logged, rises by more than its
-        noise. A log alone cannot tell this from a run that is merely too short; the finding says so.
+        first value, its jitter at high rates is below `quiet` of the range, and accuracy, where logged, rises by
+        more than its noise. A log alone cannot tell this from a run that is merely too short; the finding says so.
 
     Options:
         straight: gain of the last third over gain of the first third.
@@ -70,7 +70,7 @@ def lr_too_low(run: Run, *, straight: float = 0.25, moved: float = 0.5, quiet: f
     first, last, p = stretch
     if first <= 0 or last < straight * first or p > 1e-3 or last < 4 * curve.noise:
         return
-    if curve.noise > quiet * curve.swing or train.final > train.start:
+    if _jitter(run, curve) > quiet * curve.swing or train.final > train.start:
         return
     accuracy = find_curve(run, ACCURACY, least=12) or (find_curve(run, ACCURACY, split, least=12) if split else None)
     if accuracy is not None and not _rises(accuracy):
@@ -101,6 +101,13 @@ def _rises(accuracy: Curve) -> bool:
     """Whether accuracy rises over the run, by more than its noise."""
     whole = accuracy.tail_trend(1.0)  # curves are flipped: down is better
     return whole.p_down < 0.05 and -whole.change > 3 * accuracy.noise
+
+
+def _jitter(run: Run, curve: Curve) -> float:
+    """Noise of the curve while the rate was above half its peak: annealing quiets any curve."""
+    pace = np.diff(rate_clock(run, curve)) / np.maximum(np.diff(curve.steps), 1)
+    fast = curve.values[1:][pace >= 0.5 * pace.max()]
+    return max(curve.noise, noise_scale(fast)) if len(fast) >= 20 else curve.noise  # a short fall looks like noise
 
 
 def _thirds(run: Run, curve: Curve) -> tuple[float, float, float] | None:

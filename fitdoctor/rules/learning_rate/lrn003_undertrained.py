@@ -21,9 +21,9 @@ def undertrained(run: Run, *, gain: float = 0.03, much: float = 0.1, horizon: fl
 
     How it is measured:
         A saturating curve fitted to the training loss, and to the validation loss where there is one,
-        promises at least `gain` of the range from `horizon` more training, the fall over the last quarter
-        is significant, and the rate has not been annealed. A note; a warning from `much` on, because most
-        sound runs could still gain a little.
+        promises at least `gain` of the range from `horizon` more training, the fall over the last quarter (at
+        least 6 values) is significant, and the rate has not been annealed. A note; a warning from `much` on,
+        because most sound runs could still gain a little.
 
     Options:
         gain: least forecast gain as a share of the range covered.
@@ -70,7 +70,8 @@ def undertrained(run: Run, *, gain: float = 0.03, much: float = 0.1, horizon: fl
 
 
 def _gain(curve: Curve, horizon: float) -> float:
-    fall = curve.tail_trend(0.25)
+    share = max(0.25, 6 / len(curve))  # on 5 values or fewer no trend can reach p < 0.01
+    fall = curve.tail_trend(share)
     if curve.swing <= 0 or fall.p_down > 0.01 or -fall.change < 3 * curve.noise:
         return 0.0
-    return min(curve.gain_ahead(horizon), -fall.change * 4 * horizon) / curve.swing
+    return min(curve.gain_ahead(horizon), -fall.change * horizon / share) / curve.swing

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fitdoctor.curves import find_curve, held_out, jitter, learning_rate, need_curve, rate_left, settled_after
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import average_weights, decay_learning_rate
-from fitdoctor.rule import rule
+from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS
 
@@ -52,7 +52,11 @@ def lr_noise_floor(run: Run, *, share: float = 0.3, jump: float = 0.01) -> Itera
     split = held_out(run)
     val = find_curve(run, LOSS, split, least=20) if split else None
     left = rate_left(run, share)
-    if rate is None or left is None or left < 0.3 or val is None or val.swing <= 0 or curve.swing <= 0:
+    if rate is None or left is None:
+        raise CannotJudge("no learning rate logged")
+    if val is None:
+        raise CannotJudge("fewer than 20 evaluations of a held-out loss")
+    if left < 0.3 or val.swing <= 0 or curve.swing <= 0:
         return
     flat = curve.tail_trend(share)
     if min(flat.p_down, flat.p_up) < 0.05 or jitter(val, share) < jump * val.swing:

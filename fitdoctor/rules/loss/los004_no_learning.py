@@ -185,7 +185,7 @@ def _by_loss(run: Run, curve: Curve, gain: float, sigmas: float) -> Iterator[Fin
     fallen = curve.start - curve.final
     falls = curve.tail_trend(1.0).p_down < 1e-3
     least = max(gain * abs(curve.start), sigmas * curve.noise)
-    if fallen < least and not falls and curve.start - curve.best < 2 * least:
+    if abs(fallen) < least and not falls and curve.start - curve.best < 2 * least:
         if not begins_at_start(run, curve.series):
             raise CannotJudge(
                 "train loss is flat from its first logged value on; whether it learned before that needs "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import LOSS
 from fitdoctor.stats import mad_sigma, running_median
+
+MOST_EARLY = 160
+"""Most points by which the beginning is judged; longer ones are reduced to block medians, in linear time."""
 
 
 @rule(
@@ -77,6 +81,8 @@ def warmup_missing_or_short(
             f"{len(early)} losses in the first {opening:.0%} of the run, {least} from its first step on are needed"
         )
     start = float(early.values[0])
+    finite = _coarse(finite, max(1, len(early) // MOST_EARLY))
+    early = finite.between(early.span.first, early.span.last)
     window = max(3, len(early) // 8) | 1
     smooth = running_median(early.values, window)
     top = int(smooth.argmax())
@@ -91,6 +97,13 @@ def warmup_missing_or_short(
     if not len(back) or int(after.steps[back[0]]) - onset <= slow * length:
         return
     yield _finding(run, early, finite, Span(onset, int(after.steps[back[0]])), start, float(smooth[top]), length)
+
+
+def _coarse(series: Series, size: int) -> Series:
+    """Medians of blocks of `size` points, each at the first step of its block."""
+    count = len(series) // size
+    kept = series[: count * size : size]
+    return replace(kept, values=np.median(series.values[: count * size].reshape(count, size), axis=1))
 
 
 def _at_full_rate(run: Run, early: Series, top: int, full: float) -> bool:

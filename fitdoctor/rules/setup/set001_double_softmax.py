@@ -24,7 +24,7 @@ from fitdoctor.signals import ACCURACY, LOSS, Signal
     since="0.1.0",
 )
 def double_softmax(
-    run: Run, *, excess: float = 1.5, margin: float = 0.02, spread: float = 0.15, least: int = 8
+    run: Run, *, excess: float = 1.5, margin: float = 0.02, spread: float = 0.1, settled: float = 0.05, least: int = 8
 ) -> Iterator[Finding]:
     """The loss stops at the floor of a softmax that is applied twice, while accuracy is high.
 
@@ -36,7 +36,9 @@ def double_softmax(
         With C classes, the loss of probabilities lies between ln(1 + (C - 1) / e) and 1 above it, and near
         that floor + 1 - accuracy once the model is sure. All logged losses lie in that band (within
         `margin`), the late losses are where the accuracy says they should be, within `spread`, and they are
-        `excess` times what a calibrated model of that accuracy would have. C comes from the fact classes,
+        `excess` times what a calibrated model of that accuracy would have. A model that is still unsure because
+        it has only begun passes through the same place; so loss plus accuracy must have come to rest, within
+        `settled` over the last half. C comes from the fact classes,
         from an initial loss of ln C, or from the floor itself where train and val agree on the same C within
         0.02 nats (low confidence). Without accuracy the loss must lie flat on the floor, and confidence is low.
 
@@ -44,6 +46,7 @@ def double_softmax(
         excess: least ratio of the loss to that of a calibrated model with the same accuracy.
         margin: tolerance of the band, in nats.
         spread: largest distance from floor + 1 - accuracy, in nats.
+        settled: largest change of loss plus accuracy over the last half, in nats.
         least: fewest steps with both loss and accuracy.
 
     When it is wrong:
@@ -69,6 +72,8 @@ def double_softmax(
         yield from _by_loss_alone(run, classes, margin)
         return
     loss, accuracy, losses, accuracies, steps = pair
+    if not _settled(losses + accuracies, settled):
+        return
     late = slice(len(steps) - max(3, len(steps) // 3), None)
     level, correct = float(np.median(losses[late])), float(np.median(accuracies[late]))
     fits = [f for c in classes if (f := _fit(c, losses, level, correct, margin, spread)) is not None]
@@ -149,6 +154,12 @@ def _by_loss_alone(run: Run, classes: list[int], margin: float) -> Iterator[Find
                 settle_with="print(model(x).sum(dim=-1)): rows that sum to 1 are probabilities (one batch)",
             )
             return
+
+
+def _settled(sums: FloatArray, tolerance: float) -> bool:
+    """Whether the last quarter lies where the quarter before it lay."""
+    quarter = max(2, len(sums) // 4)
+    return abs(float(np.median(sums[-quarter:]) - np.median(sums[-2 * quarter : -quarter]))) <= tolerance
 
 
 def _calibrated(classes: int, correct: float) -> float:
