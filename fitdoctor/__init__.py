@@ -20,8 +20,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from fitdoctor.config import Config
     from fitdoctor.diagnose import diagnose
-    from fitdoctor.errors import FitdoctorError
+    from fitdoctor.errors import FitdoctorError, TrainingSick
     from fitdoctor.finding import Change, Confidence, Evidence, Finding, Remedy, Severity
+    from fitdoctor.live import Monitor, attach
     from fitdoctor.readers import open_runs
     from fitdoctor.report import Diagnosis, Outcome, Report
     from fitdoctor.rule import CannotJudge, Rule, rule
@@ -32,6 +33,9 @@ _HOME = {
     "Config": "config",
     "diagnose": "diagnose",
     "FitdoctorError": "errors",
+    "TrainingSick": "errors",
+    "Monitor": "live",
+    "attach": "live",
     "Change": "finding",
     "Confidence": "finding",
     "Evidence": "finding",
@@ -61,6 +65,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "FitdoctorError",
+    "Monitor",
     "Outcome",
     "Quantity",
     "Remedy",
@@ -71,7 +76,9 @@ __all__ = [
     "Severity",
     "Signal",
     "Span",
+    "TrainingSick",
     "__version__",
+    "attach",
     "diagnose",
     "open_runs",
     "rule",

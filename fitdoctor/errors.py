@@ -5,7 +5,8 @@
     ├── ReadError              a log could not be read
     │   └── NoLogsFound        nothing below the path looks like a training log
     ├── RuleError              a rule file breaks the contract of `fitdoctor.rule`
-    └── ReportFormatError      a saved report is of a format this version does not read
+    ├── ReportFormatError      a saved report is of a format this version does not read
+    └── TrainingSick           a live diagnosis found what the user wants to stop on
 
 Each message says what was expected, what was got, where, and what to do next.
 """
@@ -35,3 +36,15 @@ class RuleError(FitdoctorError):
 
 class ReportFormatError(FitdoctorError):
     """A saved report is of a format version that this fitdoctor does not read."""
+
+
+class TrainingSick(FitdoctorError):
+    """Raised in the training loop when a live diagnosis finds what `stop_on` names.
+
+    Attributes:
+        report: the `fitdoctor.report.Report` that led to it.
+    """
+
+    def __init__(self, message: str, report: object) -> None:
+        super().__init__(message)
+        self.report = report

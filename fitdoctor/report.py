@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Literal
 
 from fitdoctor.errors import ReportFormatError
@@ -125,6 +126,22 @@ class Report:
             "skipped": status["skipped"],
             "crashed": status["crashed"],
         }
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, and each diagnosis with its best remedy."""
+        colours = {"sick": "#b3261e", "healthy": "#1b7f3b", "cannot judge": "#6b6b6b"}
+        rows = []
+        for d in self.diagnoses:
+            remedy = f"<br>&rarr; {escape(d.root.remedies[0].title)}" if d.root.remedies else ""
+            rows.append(
+                f"<li><b>{escape(d.root.rule)}</b> ({d.root.severity}, {d.root.confidence} confidence, "
+                f"from step {d.root.onset}): {escape(d.root.message)}{remedy}</li>"
+            )
+        counts = ", ".join(f"{n} {kind}" for kind, n in self.counts.items())
+        return (
+            f'<div><b style="color:{colours[self.verdict]}">{escape(self.verdict)}</b> {escape(self.run)}'
+            f" <small>{counts}</small><ul>{''.join(rows)}</ul></div>"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain Python data; the inverse of `from_dict`."""

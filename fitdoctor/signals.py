@@ -7,10 +7,11 @@ norm *before* clipping asks for `GRAD_NORM` and may rely on the definition below
 The moments of one training step, in order::
 
     batch = next(loader)                    # DATA_TIME ends
-    loss = criterion(model(x), y)           # LOSS, ACCURACY of split "train"; ACTIVATION_*
-    loss.backward()
+    loss = criterion(model(x), y)           # LOSS, ACCURACY of split "train"; ACTIVATION_*, LOGIT_*
+    loss.backward()                         # GRAD_LEFTOVER, LOSS_WEIGHT as it begins; ACTIVATION_GRAD_RMS
     clip_grad_norm_(...)                    # GRAD_NORM is taken before, GRAD_NORM_CLIPPED after
-    optimizer.step()                        # LR is the rate used by this step; UPDATE_NORM after it
+    optimizer.step()                        # LR is the rate used by this step; UPDATE_NORM, ADAM_*, STEP_QUALITY,
+                                            # PROBE_*, MEMORY after it
     scheduler.step()
 """
 
@@ -109,6 +110,59 @@ UPDATE_NORM = Quantity("update_norm", "", "L2 norm of the change that one optimi
 UPDATE_RATIO = Quantity("update_ratio", "", "UPDATE_NORM over WEIGHT_NORM of the same parameters.")
 LOSS_SCALE = Quantity("loss_scale", "", "Scale that GradScaler multiplies the loss with.")
 SKIPPED_STEPS = Quantity("skipped_steps", "steps", "Optimizer steps skipped so far because of a gradient overflow.")
+LOSS_WEIGHT = Quantity(
+    "loss_weight",
+    "",
+    "Factor between the criterion's value and what backward() was called on, loss scale divided out: 1, or 1 over the "
+    "number of accumulated batches.",
+)
+ADAM_TINY_FRACTION = Quantity(
+    "adam_tiny_fraction",
+    "fraction",
+    "Share of entries whose bias-corrected root of Adam's second moment is below ten times epsilon, after the step.",
+)
+ADAM_SURPRISE = Quantity(
+    "adam_surprise",
+    "",
+    "Root mean square of gradient over the bias-corrected root of Adam's second moment, after the step; about 1 in "
+    "steady state, large when the gradient has outgrown its history.",
+)
+NOISE_SCALE = Quantity(
+    "noise_scale",
+    "samples",
+    "Gradient noise scale: trace of the per-sample gradient covariance over the squared gradient norm, from the "
+    "gradients of two batch sizes, numerator and denominator averaged apart.",
+)
+STEP_QUALITY = Quantity(
+    "step_quality",
+    "",
+    "Actual over predicted decrease of the loss of the same batch by one optimizer step, same random numbers; 1 for "
+    "an infinitesimal step, 0 where the step no longer helps its own batch.",
+)
+
+# --- how the loop is driven -----------------------------------------------------------------------
+BACKWARD_CALLS = Quantity("backward_calls", "calls", "Backward passes so far.")
+STEP_CALLS = Quantity("step_calls", "calls", "Optimizer steps so far.")
+ZERO_GRAD_CALLS = Quantity("zero_grad_calls", "calls", "Calls of the optimizer's zero_grad so far.")
+SCHEDULER_CALLS = Quantity("scheduler_calls", "calls", "Steps of the learning rate scheduler so far.")
+GRAD_LEFTOVER = Quantity(
+    "grad_leftover",
+    "",
+    "L2 norm of what a witness parameter's gradient still held when the first backward pass after an optimizer step "
+    "began; 0 when it was cleared.",
+)
+PARAMETERS_WITHOUT_GRAD = Quantity(
+    "parameters_without_grad", "tensors", "Trainable parameters of the optimizer without a gradient at its step."
+)
+TRAIN_MODE = Quantity(
+    "train_mode",
+    "fraction",
+    "Share of the layers that behave differently in training (dropout, batch norm; the model itself where it has "
+    "none) that are in train mode at the forward pass of a training step.",
+)
+RANK_DISAGREEMENT = Quantity(
+    "rank_disagreement", "", "Relative spread over the processes of the norm of the weights that they should share."
+)
 
 # --- distributions (histograms are reduced to these) ---------------------------------------------
 GRAD_ABSMAX = Quantity("grad_absmax", "", "Largest absolute entry of the gradient.")
@@ -134,12 +188,57 @@ ACTIVATION_SPREAD = Quantity(
 ACTIVATION_ZERO_FRACTION = Quantity(
     "activation_zero_fraction", "fraction", "Share of the layer's outputs that are exactly or almost zero."
 )
+ACTIVATION_SATURATED_FRACTION = Quantity(
+    "activation_saturated_fraction",
+    "fraction",
+    "Share of the layer's outputs where the slope of its sigmoid or tanh is below 5 % of the largest.",
+)
+ACTIVATION_DEAD_FRACTION = Quantity(
+    "activation_dead_fraction",
+    "fraction",
+    "Share of the layer's sampled units that were exactly zero on each of the last 1,000 or more sampled inputs.",
+)
+ACTIVATION_INPUT_SPREAD = Quantity(
+    "activation_input_spread",
+    "",
+    "Standard deviation of a unit's output over the inputs of the batch, root mean square over units, relative to "
+    "ACTIVATION_RMS; 0 when the layer ignores its input.",
+)
+ACTIVATION_GRAD_RMS = Quantity(
+    "activation_grad_rms",
+    "",
+    "Root mean square over batch and units of the gradient of the batch's loss with respect to the layer's output, "
+    "unscaled.",
+)
+LOGIT_MEAN = Quantity("logit_mean", "", "Mean of the criterion's input.")
+LOGIT_STD = Quantity("logit_std", "", "Standard deviation of the criterion's input over batch and units.")
+LOGIT_ABSMAX = Quantity("logit_absmax", "", "Largest absolute entry of the criterion's input.")
+PROBABILITY_ROWS = Quantity(
+    "probability_rows",
+    "fraction",
+    "Share of rows of the criterion's input that are non-negative and sum to 1: probabilities, not logits.",
+)
+LARGEST_PREDICTED_SHARE = Quantity(
+    "largest_predicted_share", "fraction", "Share of the batch's predictions that name the class predicted most often."
+)
+
+# --- fixed batches, evaluated now and then --------------------------------------------------------
+PROBE_LOSS = Quantity(
+    "probe_loss", "", "Loss of one fixed batch of the split, evaluated in eval mode after an optimizer step.", "lower"
+)
+PROBE_ACCURACY = Quantity(
+    "probe_accuracy", "fraction", "Accuracy on one fixed batch of the split, evaluated in eval mode.", "higher"
+)
 
 # --- the machine and the clock --------------------------------------------------------------------
 STEP_TIME = Quantity("step_time", "s", "Wall time of one training step.")
 DATA_TIME = Quantity("data_time", "s", "Wall time that one training step waited for its batch.")
 THROUGHPUT = Quantity("throughput", "1/s", "Samples, tokens or iterations per second.", "higher")
 MEMORY = Quantity("memory", "byte", "Memory allocated on the device, or resident on the host.")
+LIVE_TENSORS = Quantity(
+    "live_tensors", "tensors", "Tensors alive in the process, or memory blocks in use on the device."
+)
+MONITOR_SHARE = Quantity("monitor_share", "fraction", "Share of the wall time that fitdoctor's own monitor used.")
 EPOCH = Quantity("epoch", "epochs", "Epoch counter at that step; a clock, not a measurement.")
 
 QUANTITIES: dict[str, Quantity] = {q.name: q for q in list(globals().values()) if isinstance(q, Quantity)}
@@ -148,5 +247,5 @@ QUANTITIES: dict[str, Quantity] = {q.name: q for q in list(globals().values()) i
 METRICS: tuple[Quantity, ...] = (ACCURACY, TOP5_ACCURACY, SCORE, ERROR, PERPLEXITY)
 """Quantities that measure how good the model is, other than the loss."""
 
-SPLIT_QUANTITIES: frozenset[Quantity] = frozenset({LOSS, LOSS_PART, *METRICS})
+SPLIT_QUANTITIES: frozenset[Quantity] = frozenset({LOSS, LOSS_PART, *METRICS, PROBE_LOSS, PROBE_ACCURACY})
 """Quantities that are logged once per data split."""

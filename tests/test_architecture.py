@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"run", "errors"},
     "catalogue": {"rule", "rules", "errors"},
     "diagnose": {"catalogue", "config", "errors", "report", "triage", "rule", "schedules", *JUDGED},
-    "live": {"diagnose", "report", "errors", "run", "signals"},
+    "live": {"catalogue", "config", "diagnose", "finding", "readers", "report", "errors", "run", "signals"},
     "preflight": {"finding", "remedies", "report", "stats", "run", "signals", "errors"},
     "tensorboard_plugin": {"diagnose", "readers", "reporters", "report", "run", "errors"},
     "__main__": {"cli"},

@@ -44,6 +44,8 @@ def parse_tag(tag: str, statistic: str = "") -> Mapped | None:
 @lru_cache(maxsize=65536)
 def interpret(tag: str, statistic: str = "") -> Reading:
     """The meaning of a tag, or the reason why it has none that fitdoctor uses."""
+    if tag.startswith("fitdoctor/"):
+        return _own(tag.removeprefix("fitdoctor/"))
     name = Name.of(tag)
     if not name.words:
         return "its name has no letters"
@@ -59,6 +61,16 @@ def interpret(tag: str, statistic: str = "") -> Reading:
         if found is not None:
             return found
     return "its name holds no quantity that fitdoctor knows"
+
+
+def _own(tag: str) -> Reading:
+    """A tag of our own monitor, taken at its word: ``[split/]quantity[/layer]``."""
+    first, _, rest = tag.partition("/")
+    split, tag = (first, rest) if first in SPLITS else ("train", tag)
+    name, _, layer = tag.partition("/")
+    if name not in QUANTITIES:
+        return f"{name!r} is a quantity of another version of fitdoctor"
+    return Mapped(Signal(QUANTITIES[name], split, layer), per="step", detours=-1)
 
 
 # --- what the user says -----------------------------------------------------------------------------------

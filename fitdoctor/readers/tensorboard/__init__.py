@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fitdoctor.readers.raw import RawRun, RawSeries
 from fitdoctor.readers.tensorboard.files import EventFileTail, EventPart
+from fitdoctor.readers.tensorboard.vectors import PREFIX
 from fitdoctor.run import Note
 
 __all__ = ["SOURCE", "EventFileTail", "EventPart", "home", "read", "recognise"]
 
 SOURCE = "tensorboard"
+
+MONITOR = "fitdoctor"
+"""Folder that `fitdoctor.attach` writes to, below the log folder that it is given."""
 
 _STARTED = re.compile(r"tfevents\.(\d+)")
 _DIGITS = re.compile(r"(\d+)")
@@ -44,11 +49,16 @@ def read(home: Path, files: Sequence[Path]) -> Iterator[RawRun]:
     finished: bool | None = None
     for path in sorted(files, key=_written) if len(files) > 1 else files:
         part = EventFileTail(path).new()
-        series += part.series
+        series += _told_apart(part.series) if home.name == MONITOR else part.series
         params.update(part.params)
         notes += [*part.notes, *_unfinished(path, part)]
         finished = part.finished if part.finished is not None else finished
     yield RawRun(home.name, str(home), SOURCE, tuple(series), {}, params, tuple(notes), finished)
+
+
+def _told_apart(series: Sequence[RawSeries]) -> list[RawSeries]:
+    """The series of `fitdoctor.attach`, under tags that say so."""
+    return [s if s.tag.startswith(PREFIX) else replace(s, tag=PREFIX + s.tag) for s in series]
 
 
 def _written(path: Path) -> tuple[int, list[tuple[int, str]]]:

@@ -17,6 +17,7 @@ from fitdoctor.readers.tensorboard.histograms import Histograms
 from fitdoctor.readers.tensorboard.messages import message
 from fitdoctor.readers.tensorboard.settings import hparams_of, params_of_text
 from fitdoctor.readers.tensorboard.tensors import STRING, array_of, shape_of
+from fitdoctor.readers.tensorboard.vectors import PLUGIN, Vectors
 
 _SCALAR_CLASS = 1  # DataClass.DATA_CLASS_SCALAR
 _LONGEST_TEXT = 1 << 20  # settings are short; a longer text is not parsed
@@ -40,6 +41,7 @@ class EventDecoder:
         finished: False once the log said that the run failed.
         histograms: by tag, not yet reduced.
         plugins: which plugin a tag belongs to; writers may say so only once per tag.
+        vectors: per-layer vectors of our own monitor, by tag.
         left_out: shapes (None: unknown) of numeric tensors that are neither scalar nor histogram, by tag.
         unreadable: records with a good checksum that are no event.
     """
@@ -48,6 +50,7 @@ class EventDecoder:
     finished: bool | None = None
     histograms: dict[bytes, Histograms] = field(default_factory=dict)
     plugins: dict[bytes, bytes] = field(default_factory=dict)
+    vectors: dict[bytes, Vectors] = field(default_factory=dict)
     left_out: dict[bytes, tuple[int, ...] | None] = field(default_factory=dict)
     unreadable: int = 0
 
@@ -71,6 +74,8 @@ class EventDecoder:
         if kind == "histo":
             self._histogram(tag, step, wall_time, value.histo)
         elif kind == "tensor":
+            if plugin == PLUGIN and value.metadata.plugin_data.content:
+                self._announced(tag, value.metadata.plugin_data.content)
             return self._tensor(tag, step, wall_time, value.tensor, plugin, value.metadata.data_class)
         return None
 
@@ -95,6 +100,9 @@ class EventDecoder:
             if plugin in (b"text", b"") and tensor.string_val and len(tensor.string_val[0]) <= _LONGEST_TEXT:
                 self.params.update(params_of_text(tag.decode("utf-8", errors="replace"), tensor.string_val[0]))
             return None
+        if plugin == PLUGIN:
+            self._vector(tag, step, wall_time, tensor)
+            return None
         if plugin == b"histograms":
             rows = array_of(tensor)
             if rows is not None:
@@ -108,6 +116,18 @@ class EventDecoder:
             return None
         values = array_of(tensor)
         return None if values is None else Scalar(tag, step, float(values.reshape(-1)[0]), wall_time)
+
+    def _announced(self, tag: bytes, content: bytes) -> None:
+        told, known = Vectors.announced(content), self.vectors.get(tag)
+        if told is not None and known is not None and told.quantity == known.quantity:
+            told.points = known.points
+        if told is not None:
+            self.vectors[tag] = told
+
+    def _vector(self, tag: bytes, step: int, wall_time: float, tensor: Any) -> None:
+        known, values = self.vectors.get(tag), array_of(tensor)
+        if known is not None and values is not None:
+            known.add(step, wall_time, values)
 
     def _histogram(self, tag: bytes, step: int, wall_time: float, histo: Any) -> None:
         moments = (histo.min, histo.max, histo.num, histo.sum, histo.sum_squares)
@@ -135,4 +155,6 @@ class EventDecoder:
                     )
                 )
         self.histograms.clear()
+        for vectors in self.vectors.values():
+            out += vectors.series()
         return out

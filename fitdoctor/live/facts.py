@@ -1,0 +1,63 @@
+"""What is known of a training beside its curves: model, optimizer, loss and machine."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from fitdoctor.live.layers import unwrapped
+from fitdoctor.run import Fact
+
+
+def gather_facts(
+    models: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer], criterion: object, **more: Fact | None
+) -> dict[str, Fact]:
+    """The facts under the keys of `Run.facts` where one exists there."""
+    inner = [unwrapped(m) for m in models.values()]
+    params = {id(p): p for m in inner for p in m.parameters()}
+    owned = {id(p) for o in optimizers for g in o.param_groups for p in g["params"]}
+    trainable = {k for k, p in params.items() if p.requires_grad}
+    first = next(iter(params.values()), None)
+    facts: dict[str, Fact] = {
+        "framework": "pytorch",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": str(first.device) if first is not None else "none",
+        "dtype": str(first.dtype).removeprefix("torch.") if first is not None else "none",
+        "model": ", ".join(type(m).__name__ for m in inner),
+        "parameters": sum(p.numel() for p in params.values()),
+        "trainable_parameters": sum(params[k].numel() for k in trainable),
+        "optimizer": ", ".join(type(o).__name__ for o in optimizers),
+        "trainable_tensors_not_in_optimizer": len(trainable - owned),
+        "optimizer_tensors_not_in_model": len(owned - set(params)),
+        **_settings(optimizers[0]),
+    }
+    if criterion is not None:
+        facts["loss_function"] = type(criterion).__name__
+        smoothing = getattr(criterion, "label_smoothing", None)
+        if isinstance(smoothing, float):
+            facts["label_smoothing"] = smoothing
+    return facts | {key: value for key, value in more.items() if value is not None}
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> dict[str, Fact]:
+    group = optimizer.param_groups[0]
+    out: dict[str, Fact] = {}
+    for key, name in {
+        "lr": "learning_rate",
+        "weight_decay": "weight_decay",
+        "momentum": "momentum",
+        "eps": "eps",
+    }.items():
+        value = group.get(key)
+        if isinstance(value, torch.Tensor):
+            value = float(value)  # once, before training
+        if isinstance(value, int | float):
+            out[name] = float(value)
+    betas = group.get("betas")
+    if isinstance(betas, tuple | list) and all(isinstance(b, int | float) for b in betas):
+        out.update({f"beta{i + 1}": float(b) for i, b in enumerate(betas)})
+    return out

@@ -1,0 +1,230 @@
+"""Where the monitor listens: hooks on modules, optimizers and gradient clipping, and how they come off again.
+
+Three promises hold for every hook here. An exception in it never reaches the training loop: it is
+logged once and that hook is switched off. A copy or a pickle of a hooked module carries no hook. And
+`torch.compile` traces each of them as nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from fitdoctor.errors import TrainingSick
+
+log = logging.getLogger("fitdoctor")
+
+
+class Tap:
+    """A hook of the monitor.
+
+    Args:
+        name: what it measures, for the log.
+        action: what it calls; its result is dropped, so a hook can change nothing.
+        told: shared by hooks of one kind, of which only the first failure is logged.
+    """
+
+    __slots__ = ("action", "name", "off", "told")
+
+    def __init__(self, name: str, action: Callable[..., object], told: list[str] | None = None) -> None:
+        self.name = name
+        self.action = action
+        self.off = False
+        self.told: list[str] = [] if told is None else told
+
+    def __call__(self, *args: Any) -> None:
+        if torch.compiler.is_compiling() or self.off:
+            return
+        try:
+            self.action(*args)
+        except TrainingSick:
+            raise
+        except Exception:
+            self.off = True
+            if not self.told:
+                log.exception("fitdoctor: measuring %s failed and is switched off; training is not affected", self.name)
+            self.told.append(self.name)
+
+    def __reduce__(self) -> tuple[type[Silence], tuple[()]]:
+        return Silence, ()
+
+
+def listen(tensor: Tensor, tap: Tap) -> None:
+    """Have a tap called with the gradient with respect to a tensor."""
+    tensor.register_hook(tap)  # type: ignore[no-untyped-call]
+
+
+class Silence:
+    """What a copy of a hooked object holds where a hook could not be left out."""
+
+    def __call__(self, *args: object) -> None:
+        return
+
+
+class _Hooks(OrderedDict[Any, Any]):
+    """Hooks of a module; copies and pickles leave ours out and are plain."""
+
+    def __reduce__(self) -> tuple[type, tuple[()], None, None, Iterator[tuple[Any, Any]]]:
+        others = [(key, hook) for key, hook in self.items() if not isinstance(hook, Tap)]
+        return OrderedDict, (), None, None, iter(others)
+
+
+def tap_module(module: nn.Module, when: str, tap: Tap) -> Callable[[], None]:
+    """Put a hook on a module.
+
+    Args:
+        when: "before" its forward (the hook gets module, args, kwargs) or "after" it (module, args, output).
+        tap: the hook.
+
+    Returns:
+        Takes it off again.
+    """
+    name = "_forward_pre_hooks" if when == "before" else "_forward_hooks"
+    if type(module.__dict__[name]) is OrderedDict and not module.__dict__[name]:
+        # Only an empty one is replaced: handles of hooks that are in it would point to the old dictionary.
+        module.__dict__[name] = _Hooks()
+    if when == "before":
+        handle = module.register_forward_pre_hook(tap, with_kwargs=True)
+    else:
+        handle = module.register_forward_hook(tap)
+
+    def remove() -> None:
+        handle.remove()
+        if type(module.__dict__[name]) is _Hooks and not module.__dict__[name]:
+            module.__dict__[name] = OrderedDict()
+
+    return remove
+
+
+class LayerHooks:
+    """Forward hooks on many layers that are there only while a recorded forward pass runs."""
+
+    def __init__(self, modules: tuple[nn.Module, ...], action: Callable[[int, object], None]) -> None:
+        self._modules = modules
+        told: list[str] = []
+        self._taps = [Tap(f"the output of layer {i}", _LayerAction(i, action), told) for i in range(len(modules))]
+        self.on = False
+
+    def put(self) -> None:
+        """Put the hooks on."""
+        if not self.on:
+            self.on = True
+            for module, tap in zip(self._modules, self._taps, strict=True):
+                module._forward_hooks[id(tap)] = tap
+
+    def take(self) -> None:
+        """Take the hooks off."""
+        if self.on:
+            self.on = False
+            for module, tap in zip(self._modules, self._taps, strict=True):
+                module._forward_hooks.pop(id(tap), None)
+
+
+class _LayerAction:
+    __slots__ = ("action", "layer")
+
+    def __init__(self, layer: int, action: Callable[[int, object], None]) -> None:
+        self.layer, self.action = layer, action
+
+    def __call__(self, module: nn.Module, args: object, output: object) -> None:
+        self.action(self.layer, output)
+
+
+class CountedZeroGrad:
+    """Stands in for an optimizer's `zero_grad` and counts its calls.
+
+    It sits on the instance: an optimizer's pickles and copies take only its state, so it stays behind.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._own = optimizer.__dict__.get("zero_grad")
+        self._original = optimizer.zero_grad
+        self.calls = 0
+        optimizer.zero_grad = self  # type: ignore[method-assign]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        self.calls += 1
+        self._original(*args, **kwargs)
+
+    def remove(self) -> None:
+        """Put the original back, unless somebody has wrapped this one."""
+        if self._optimizer.__dict__.get("zero_grad") is self:
+            if self._own is None:
+                del self._optimizer.zero_grad
+            else:
+                self._optimizer.zero_grad = self._own
+
+
+# --- gradient clipping ----------------------------------------------------------------------------------
+
+ClipListener = Callable[[Sequence[Tensor] | Tensor, float, Tensor], None]
+"""Receives the clipped parameters, the limit, and the L2 norm of their gradients before clipping."""
+
+_listeners: WeakSet[ClipWatch] = WeakSet()
+_originals: dict[str, Any] = {}
+
+
+class ClipWatch:
+    """Hears of every gradient clipping in the process that torch's own functions do.
+
+    The two inner functions of `torch.nn.utils.clip_grad` are wrapped, not the public one: whoever imported
+    that one early, or calls it through accelerate or Lightning, is heard too. They are private, so where
+    a torch version has them no longer, there is simply nothing to hear.
+    """
+
+    def __init__(self, listener: ClipListener) -> None:
+        self.tap = Tap("gradient clipping", listener)
+        _listeners.add(self)
+        _wrap_clipping()
+
+    def remove(self) -> None:
+        """Stop listening."""
+        _listeners.discard(self)
+        if not _listeners:
+            _unwrap_clipping()
+
+
+def _wrap_clipping() -> None:
+    import torch.nn.utils.clip_grad as module
+
+    if _originals or not all(hasattr(module, n) for n in ("_clip_grads_with_norm_", "_get_total_norm")):
+        return
+    clip, total = module._clip_grads_with_norm_, module._get_total_norm
+    kinds: list[float] = [2.0]  # of the norm that was taken last
+
+    def get_total_norm(tensors: Any, norm_type: float = 2.0, *args: Any, **kwargs: Any) -> Tensor:
+        if not torch.compiler.is_compiling():
+            kinds[0] = norm_type
+        found: Tensor = total(tensors, norm_type, *args, **kwargs)
+        return found
+
+    def clip_grads_with_norm_(parameters: Any, max_norm: float, total_norm: Tensor, *args: Any, **kwargs: Any) -> None:
+        if not torch.compiler.is_compiling() and isinstance(parameters, list | tuple | Tensor):
+            kind, kinds[0] = float(kinds[0]), 2.0
+            if kind == 2.0:
+                for watch in list(_listeners):
+                    watch.tap(parameters, max_norm, total_norm)
+        clip(parameters, max_norm, total_norm, *args, **kwargs)
+
+    _originals.update(_clip_grads_with_norm_=clip, _get_total_norm=total, ours=(clip_grads_with_norm_, get_total_norm))
+    module._clip_grads_with_norm_ = clip_grads_with_norm_
+    module._get_total_norm = get_total_norm
+
+
+def _unwrap_clipping() -> None:
+    import torch.nn.utils.clip_grad as module
+
+    if not _originals:
+        return
+    ours = _originals["ours"]
+    if module._clip_grads_with_norm_ is ours[0] and module._get_total_norm is ours[1]:
+        module._clip_grads_with_norm_ = _originals["_clip_grads_with_norm_"]
+        module._get_total_norm = _originals["_get_total_norm"]
+        _originals.clear()

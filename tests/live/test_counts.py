@@ -1,0 +1,56 @@
+"""Exact costs of a step. Below 5 % a time is noise on a shared machine; a count is not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from benchmarks.speed.hooks_workloads import WORKLOADS, counted, counts_by_level
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_what_a_step_costs(name: str) -> None:
+    counts = counts_by_level(WORKLOADS[name])
+    bare = counts["bare"]
+
+    def more(level: str) -> tuple[int, int]:
+        return counts[level].operations - bare.operations, counts[level].hook_calls
+
+    work = WORKLOADS[name]()
+    parameters = len(list(work[0].parameters()))
+    layers = sum(not list(m.children()) for m in work[0].modules())
+    operations, calls = more("idle")
+    assert operations == 0
+    assert calls <= 6  # forward before and after, criterion, step before and after; each returns at once
+    operations, calls = more("tick")
+    assert operations <= 4  # what detaches the loss
+    assert calls <= 7
+    operations, calls = more("gradient")
+    assert operations <= 12  # one fused norm, one stack; nothing per parameter
+    assert calls <= 7
+    operations, calls = more("record")
+    assert operations <= parameters + 8 * layers + 100
+    assert calls <= 7 + 2 * layers + 4
+    for level in counts:
+        assert counts[level].syncs == bare.syncs, counts[level].kinds  # AdamW on the CPU reads its own step
+
+
+def test_a_gradient_step_reads_each_gradient_once() -> None:
+    counts = counts_by_level(WORKLOADS["cnn"])
+    model = WORKLOADS["cnn"]()[0]
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    extra = counts["gradient"].bytes_read - counts["bare"].bytes_read
+    assert size <= extra < 1.1 * size + 4096
+
+
+def test_a_record_reads_weights_and_gradients_a_few_times() -> None:
+    counts = counts_by_level(WORKLOADS["mlp40"], tier="light")
+    model = WORKLOADS["mlp40"]()[0]
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    extra = counts["record"].bytes_read - counts["bare"].bytes_read
+    assert extra < 8 * size  # gradient, copy, norm before, difference (two read), norm after
+
+
+def test_a_wait_would_be_counted() -> None:
+    with counted() as counts:
+        torch.ones(3).sum().item()
+    assert counts.syncs == 1
