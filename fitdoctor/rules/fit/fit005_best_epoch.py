@@ -48,7 +48,8 @@ def best_epoch(run: Run, *, cost: float = 0.02, errors: float = 2.0) -> Iterator
     if val.best_index >= 0.9 * (len(val) - 1) or loss < max(cost * val.swing, errors * val.noise) or loss <= 0:
         return
     step = val.best_step
-    low = int(val.steps[int(np.nonzero(val.smooth <= val.best + val.noise)[0][0])])
+    as_good = np.nonzero(val.smooth <= val.best + val.noise)[0]
+    low = int(val.steps[int(as_good[0])]) if len(as_good) else step  # none where the noise overflows
     yield Finding(
         message=f"best {split} loss {val.best:.4g} at {place(run, step)}, {val.final:.4g} at the end",
         severity=Severity.NOTE,
