@@ -13,7 +13,7 @@ from fitdoctor.finding import Remedy
 REMEDIES: dict[str, Callable[..., Remedy]] = {
     name: value
     for name, value in vars(module).items()
-    if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+    if inspect.isfunction(value) and value.__module__.startswith(module.__name__) and not name.startswith("_")
 }
 
 

@@ -1,0 +1,125 @@
+"""Advice on too much fit, or too little."""
+
+from __future__ import annotations
+
+from fitdoctor.finding import Change, Remedy
+
+
+def use_best_checkpoint(step: int | None = None, unit: str = "step") -> Remedy:
+    """Use the checkpoint with the best validation result."""
+    where = f" ({unit} {step})" if step is not None else ""
+    return Remedy(
+        title=f"use the checkpoint with the best validation result{where}",
+        why="it costs nothing, and later weights generalise worse",
+        change=Change("checkpoint", "set", step) if step is not None else Change("checkpoint", "set", "best"),
+        code={
+            "pytorch": "if val_loss < best:\n    best = val_loss; torch.save(model.state_dict(), 'best.pt')",
+            "lightning": "ModelCheckpoint(monitor='val_loss', mode='min')",
+            "transformers": "TrainingArguments(..., load_best_model_at_end=True, metric_for_best_model='eval_loss')",
+        },
+        confirm="the test result of that checkpoint is at least as good as the last one's",
+    )
+
+
+def stop_early(patience: int | None = None) -> Remedy:
+    """Stop when validation has not improved for a while."""
+    n = patience or 10
+    return Remedy(
+        title=f"stop when validation has not improved for {n} evaluations",
+        why="the rest of the budget makes it worse",
+        change=Change("early_stopping_patience", "set", n),
+        code={
+            "lightning": f"EarlyStopping(monitor='val_loss', patience={n})",
+            "transformers": f"EarlyStoppingCallback(early_stopping_patience={n})",
+        },
+        unless="the schedule has not annealed yet: the best results often come at its end",
+        confirm="the run ends near its best checkpoint",
+    )
+
+
+def more_data() -> Remedy:
+    """Get more training data, or augment what there is."""
+    return Remedy(
+        title="train on more data, or augment what there is",
+        why="the model fits what does not generalise because the examples leave it free to",
+        change=Change("augmentation", "enable"),
+        unless="training accuracy is low as well: then it is underfitting",
+        confirm="validation loss keeps falling past the old best epoch",
+    )
+
+
+def regularise() -> Remedy:
+    """Weight decay, dropout or label smoothing."""
+    return Remedy(
+        title="regularise: decoupled weight decay, dropout, or label smoothing",
+        why="it makes fitting noise cost something",
+        change=Change("weight_decay", "set", 0.01),
+        code={
+            "pytorch": (
+                "# AdamW, because plain Adam couples the decay with the scale of the gradient\n"
+                "optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)"
+            ),
+            "transformers": "TrainingArguments(..., weight_decay=0.01)",
+        },
+        unless="the training loss is high too",
+        confirm="the validation loss no longer rises, while training loss ends a little higher",
+    )
+
+
+def pretrained_or_smaller() -> Remedy:
+    """Start from pretrained weights, or use a smaller model."""
+    return Remedy(
+        title="start from pretrained weights, or use a smaller model",
+        why="both leave less freedom to memorise",
+        unless="training loss is not yet low, or label noise suggests double descent: then a smaller model can hurt",
+        confirm="the gap between training and validation loss narrows at the same or better validation loss",
+    )
+
+
+def calibrate_outputs() -> Remedy:
+    """Temperature scaling on the validation set."""
+    return Remedy(
+        title="scale the logits by one temperature fitted on the validation set, or use label smoothing",
+        why="accuracy holds while the loss rises: the model grows overconfident in the examples it gets wrong "
+        "(Guo et al. 2017)",
+        change=Change("label_smoothing", "set", 0.1),
+        code={
+            "pytorch": "criterion = nn.CrossEntropyLoss(label_smoothing=0.1)",
+            "transformers": "TrainingArguments(..., label_smoothing_factor=0.1)",
+        },
+        unless="only accuracy matters: then select the checkpoint by accuracy and ignore the loss",
+        confirm="validation loss no longer rises, accuracy unchanged",
+    )
+
+
+def add_capacity() -> Remedy:
+    """Give the model more capacity."""
+    return Remedy(
+        title="give the model more capacity (2-4 times the width)",
+        why="it fits the training data no better than the validation data, and both poorly",
+        change=Change("width", "multiply", 2),
+        unless="one batch cannot be overfitted, or labels are suspect: then it is a bug",
+        confirm="the training loss falls below this run's floor at a re-tuned learning rate",
+    )
+
+
+def less_regularisation() -> Remedy:
+    """Remove regularisation, one kind at a time."""
+    return Remedy(
+        title="remove dropout, augmentation or weight decay, one at a time",
+        why="regularisation that keeps the training loss high cannot help validation",
+        change=Change("dropout", "set", 0.0),
+        confirm="the training loss falls and the validation loss with it",
+    )
+
+
+def evaluate_more(n: int | None = None) -> Remedy:
+    """Use a larger validation set or average several evaluations."""
+    return Remedy(
+        title=f"validate on about {n:,} examples, or average neighbouring evaluations"
+        if n
+        else "use a larger validation set",
+        why="differences between epochs are smaller than the sampling error of the validation set",
+        change=Change("n_val", "set", n) if n else None,
+        confirm="the epoch-to-epoch scatter of the validation metric halves when n is four times as large",
+    )
