@@ -86,9 +86,10 @@ class Period:
                 strip = data[low : low + count * width]
                 if not (_any_bits(strip ^ data[low - width : low + (count - 1) * width], width) & self.fixed).any():
                     continue
-            odd = (data[low : low + count * width].reshape(count, width) ^ self.row) & self.fixed
-            if odd.any():
-                return first + int(np.argmax(odd.any(axis=1)))
+            odd = ((data[low : low + count * width].reshape(count, width) ^ self.row) & self.fixed).reshape(-1) != 0
+            at = int(odd.argmax())
+            if odd[at]:
+                return first + at // width
         return n
 
     def intact(self, rows: Bytes) -> bool:

@@ -40,14 +40,13 @@ class ScalarDecoder:
             data: bytes of the block; records may be read up to `framing.BACK` bytes beyond their end.
             found: the records.
         """
-        if not len(found.starts):
-            return [], found.starts
+        if len(found.starts) < FEW:  # grouping them would cost more than reading them
+            good = intact(data, found.starts, found.lengths)
+            return by_tag(self._one_by_one(data, found, np.flatnonzero(good)), self._tags), np.flatnonzero(~good)
         points: list[Points] = []
         damaged: list[IntArray] = []
         singles: list[IntArray] = []
-        # Grouping a handful of records costs more than reading them.
-        groups = _by_length(found.lengths) if len(found.starts) >= FEW else iter((np.arange(len(found.starts)),))
-        for records in groups:
+        for records in _by_length(found.lengths):
             if len(records) < FEW or found.lengths[records[0]] > WIDEST:
                 singles.append(records)
                 continue
