@@ -61,14 +61,17 @@ def lr_too_low(run: Run, *, straight: float = 0.25, moved: float = 0.5, quiet: f
         planned = float(run.facts["planned_steps"])
         if planned > 1.5 * train.steps[-1]:
             raise CannotJudge(f"the run is at {place(run, int(train.steps[-1]))} of {planned:.0f} planned steps")
+    first, end = train.series.span.first, train.series.span.last
+    if first > end - first:
+        raise CannotJudge(f"the log begins at {place(run, first)}; how far the loss had come before is not in it")
     split = held_out(run)
     val = find_curve(run, LOSS, split, least=12) if split else None
     curve = min((c for c in (train, val) if c is not None), key=lambda c: c.noise / max(c.swing, 1e-300))
     stretch = _thirds(run, curve)
     if stretch is None or curve.start <= 0 or (curve.start - curve.final) > moved * curve.start:
         return
-    first, last, p = stretch
-    if first <= 0 or last < straight * first or p > 1e-3 or last < 4 * curve.noise:
+    early, last, p = stretch
+    if early <= 0 or last < straight * early or p > 1e-3 or last < 4 * curve.noise:
         return
     if _jitter(run, curve) > quiet * curve.swing or train.final > train.start:
         return
@@ -86,7 +89,7 @@ def lr_too_low(run: Run, *, straight: float = 0.25, moved: float = 0.5, quiet: f
         evidence=(
             Evidence.of(
                 curve.series,
-                f"the last third gained {last:.3g}, the first third {first:.3g}; jitter {curve.noise:.2g}",
+                f"the last third gained {last:.3g}, the first third {early:.3g}; jitter {curve.noise:.2g}",
                 f"a last third that gains less than {straight:.0%} of the first",
             ),
         ),

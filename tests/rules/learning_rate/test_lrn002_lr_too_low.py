@@ -20,7 +20,7 @@ def test_a_training_that_a_higher_rate_improves(name: str, left_out: tuple[objec
 
 
 @pytest.mark.parametrize("name", ["sound", "sound adam", "sound warm-up", "sound regression", "stopped early",
-                                  "resumed", "fine-tuning", "frozen", "dead units", "too narrow", "rate x8",
+                                  "fine-tuning", "frozen", "dead units", "too narrow", "rate x8",
                                   "noisy labels"])  # fmt: skip
 def test_a_training_that_is_sound_or_has_another_disease(name: str) -> None:
     trainings = pytest.importorskip("tests.trainings")
@@ -67,6 +67,11 @@ def test_a_run_that_is_still_going_is_left_alone() -> None:
     run = replace(make_run(train_loss=bent(0.5)), finished=False).with_facts(planned_steps=1000)
     check_skips(lr_too_low, run, "of 1000 planned steps")
     finds(lr_too_low, run.with_facts(planned_steps=120))
+
+
+def test_a_resumed_run_is_left_open() -> None:
+    trainings = pytest.importorskip("tests.trainings")
+    check_skips(lr_too_low, without(trainings.run_of("resumed"), ACCURACY), "the log begins at step 4025")
 
 
 def test_it_abstains() -> None:
