@@ -38,9 +38,7 @@ def judge(task: tuple[str, str]) -> dict[str, object]:
     run_name, folder = task
     reports = [fitdoctor.diagnose(run) for run in fitdoctor.open_runs(folder)]
     findings = [f for r in reports for f in r.findings]
-    nonfinite = any(
-        f.rule == "nonfinite-loss" or "non-finite" in f.message for f in findings if f.severity.rank
-    )
+    nonfinite = any(f.rule == "nonfinite-loss" or "non-finite" in f.message for f in findings if f.severity.rank)
     return {
         "run": run_name,
         "verdicts": [r.verdict for r in reports],
