@@ -15,7 +15,7 @@ from fitdoctor.readers.tensorboard.periodic import Period, Stretch, find_period,
 from fitdoctor.readers.tensorboard.points import Chunk
 from fitdoctor.readers.tensorboard.scalars import ScalarDecoder
 
-_PROBES = (1 << 10, 6 << 10, 64 << 10)  # bytes in which a period is looked for, in the first only known ones
+_PROBES = (384, 6 << 10, 64 << 10)  # bytes in which a period is looked for, in the first only known ones
 _COST = 32 << 10  # bytes that could be read without periods while one is looked for
 _CREDIT = 4 * _COST  # given to each block in advance; spent, it is read without periods
 _PATIENCE = 16  # most blocks that pass before a period is looked for again
@@ -82,7 +82,7 @@ class BlockDecoder:
                 self._period = self._repeat(self._period, data, stop, out)
                 credit += out.end - before
             if self._period is not None:
-                if last:
+                if last and out.end < stop:
                     self._rest(data, frames(data, out.end, stop), out)
                 return out
             credit -= _COST

@@ -25,6 +25,7 @@ _POLYNOMIAL = 0x82F63B78  # bit-reversed 0x1EDC6F41
 MASK_DELTA = 0xA282EAD8  # of the TFRecord format, which stores checksums "masked"
 _STRIP = 256  # columns per lookup table: 256 KiB, so that it stays in the second-level cache
 _SPARSE = (5685, 1362, 426)  # x^5685 = x^1362 + x^426 + 1, found by search; no such multiple has a degree below 5244
+_FEW_ROWS = 8  # that are not worth summing up
 _MANY = 512  # rows from which a lookup per column beats one lookup for a whole strip
 
 
@@ -201,6 +202,8 @@ def subset_sums(rows: NDArray[_Word]) -> NDArray[_Word]:
     Returns:
         [k] or [k, w] of the same type, k about 2 sqrt(n).
     """
+    if len(rows) <= _FEW_ROWS:
+        return rows
     places = 1 << (len(rows).bit_length() // 2)
     count = len(rows) // places
     blocks = rows[: count * places].reshape(count, places, *rows.shape[1:])

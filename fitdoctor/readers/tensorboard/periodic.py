@@ -136,20 +136,24 @@ def points_of(stretches: Sequence[Stretch]) -> list[Chunk] | None:
 def _few_points_of(stretches: Sequence[Stretch]) -> list[Chunk] | None:
     """`points_of` with all columns of all stretches taken at once: as long as calls cost more than bytes."""
     longest = max(period.columns.bodies.shape[1] for period, _ in stretches)
-    several = [(period.columns, rows) for period, rows in stretches]
-    sums, wanted = [], []
-    for columns, rows in several:
-        sums.append(subset_sums(rows).take(columns.bodies_in(longest), axis=1))
-        wanted.append(subset_sums(unmasked(rows.take(columns.checks, axis=1).view("<u4")) ^ columns.zeros))
+    n = len(stretches[0].period.shapes)
+    fields = np.concatenate([rows.take(period.columns.fields, axis=1) for period, rows in stretches])
+    walls, raw = fields[:, : 8 * n].view("<f8"), fields[:, 8 * n : 16 * n].view("<i8")
+    values, stored = fields[:, 16 * n : 20 * n].view("<f4"), unmasked(fields[:, 20 * n :].view("<u4"))
+    sums, wanted, low = [], [], 0
+    for period, rows in stretches:
+        part = slice(low, low := low + len(rows))
+        raw[part] &= period.columns.step_bits
+        stored[part] ^= period.columns.zeros
+        sums.append(subset_sums(rows).take(period.columns.bodies_in(longest), axis=1))
+        wanted.append(subset_sums(stored[part]))
     if not np.array_equal(linear_rows(np.concatenate(sums).reshape(-1, longest)), np.concatenate(wanted).reshape(-1)):
         return None
-    walls = np.concatenate([rows.take(columns.walls, axis=1) for columns, rows in several]).view("<f8").T
-    values = np.concatenate([rows.take(columns.values, axis=1) for columns, rows in several]).view("<f4").T
-    raw = np.concatenate([rows.take(c.steps, axis=1).view("<i8") & c.step_bits for c, rows in several]).T
+    raw = raw.T
     steps = np.bitwise_and(raw, 0x7F, order="C")
     for k in range(1, max(shape.step_size for period, _ in stretches for shape in period.shapes)):
         steps |= (raw >> k) & (0x7F << 7 * k)
-    points = zip(steps, values.astype(np.float64, order="C"), walls.astype(np.float64, order="C"), strict=True)
+    points = zip(steps, values.T.astype(np.float64, order="C"), walls.T.astype(np.float64, order="C"), strict=True)
     return [Chunk(tags[0], *rest) for tags, rest in zip(stretches[0].period.tags, points, strict=True)]
 
 
@@ -162,11 +166,10 @@ class Columns:
         bodies: of the events, int64[records, longest]; aligned at their ends, filled up in front with `_ZERO`.
         checks: of their checksums, int64[records * 4].
         zeros: uint32[records], the checksum of as many zeros as each event has bytes.
-        plain: whether each record holds a wall time and one float32; else the rest is empty.
-        walls: of the wall times, int64[records * 8].
-        values: of the values, int64[records * 4].
-        steps: of the eight bytes from the start of each step on, int64[records * 8].
-        step_bits: int64[records], the bits of these that belong to the step.
+        plain: whether each record holds a wall time and one float32; only then do the rest mean anything.
+        fields: of all wall times, of eight bytes from the start of each step on, of all values, and of all
+            checksums, int64[records * 24].
+        step_bits: int64[records], which of the eight bytes belong to the step.
     """
 
     fixed: Bytes
@@ -174,9 +177,7 @@ class Columns:
     checks: IntArray
     zeros: Words
     plain: bool
-    walls: IntArray
-    values: IntArray
-    steps: IntArray
+    fields: IntArray
     step_bits: IntArray
 
     @classmethod
@@ -193,6 +194,8 @@ class Columns:
             for slot in shape.slots:
                 fixed[slot.at : slot.at + np.dtype(slot.kind).itemsize] = 0
         walls = _bytes_at([shape.wall for shape in shapes if shape.wall], 8)
+        steps = _bytes_at([shape.step or shape.summary for shape in shapes], 8)
+        values = _bytes_at([shape.slots[0].at for shape in shapes], 4)
         checks = _bytes_at(ends, 4)
         fixed[walls] = fixed[checks] = 0
         return cls(
@@ -201,9 +204,7 @@ class Columns:
             checks,
             np.array([crc_of_zeros(shape.length) for shape in shapes], np.uint32),
             all(shape.wall and len(shape.slots) == 1 and shape.slots[0].kind == "<f4" for shape in shapes),
-            walls,
-            _bytes_at([shape.slots[0].at for shape in shapes], 4),
-            _bytes_at([shape.step or shape.summary for shape in shapes], 8),
+            np.concatenate((walls, steps, values, checks)),
             np.array([(1 << 8 * shape.step_size) - 1 for shape in shapes], np.uint64).view(np.int64),
         )
 
