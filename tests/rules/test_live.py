@@ -39,7 +39,7 @@ def test_quiet_on_every_prefix_of_a_healthy_run(recipe: Recipe) -> None:
         ("scheduler-misstepped", Recipe(schedule="step", schedule_steps=5), 0, 40),
         ("repeated-batch-order", Recipe(shuffle=False, lr=0.02), 0, 500),
         ("vanishing-gradients", Recipe(depth=10, activation="sigmoid", layers=True, epochs=10), 0, 60),
-        ("double-softmax", Recipe(double_softmax=True, optimizer="adam", lr=3e-3), 60, 400),
+        ("double-softmax", Recipe(double_softmax=True, optimizer="adam", lr=3e-3), 20, 440),
     ],
 )
 def test_prompt_on_sick_runs(rule: str, recipe: Recipe, onset: int, latency: int) -> None:

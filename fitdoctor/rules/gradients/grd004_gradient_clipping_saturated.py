@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from fitdoctor.remedies import lower_learning_rate, raise_clip_norm
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import GRAD_NORM, GRAD_NORM_CLIPPED, LOSS, Signal
+from fitdoctor.stats import block_edges
 
 
 @rule(
@@ -36,8 +38,9 @@ def gradient_clipping_saturated(
         Over the last `late` of the run, the share of logged norms above the clipping threshold. The threshold
         is a fact of the run, or the value at which logged norms are pinned: more than `share` of them equal
         to the largest one within `pinned` can only be norms taken after clipping. Beyond `share` it is a
-        note. It is a warning when the optimizer is not adaptive and the training loss is still falling (a
-        quarter more training would gain `gain` of the range) or never left its start.
+        note. It is a warning when the optimizer is not adaptive and the training or validation loss is held
+        back: still falling (a quarter more training would gain `gain` of the range, or it falls while it
+        stands above half of its start), or never left its start.
 
     Options:
         share: share of clipped steps.
@@ -64,10 +67,11 @@ def gradient_clipping_saturated(
         )
     if clipped.share <= share:
         return
-    curve = find_curve(run, LOSS)
+    curves = [c for c in (find_curve(run, LOSS), find_curve(run, LOSS, "val")) if c is not None]
     adaptive = adaptive_optimizer(run)
-    harmed = curve is not None and _harmed(curve, gain)
-    yield _finding(run, clipped, curve, warn=harmed and adaptive is False)
+    harmed = any(_harmed(c, gain) for c in curves)
+    onset = _onset(clipped, share)
+    yield _finding(clipped, curves[:1], onset, warn=harmed and adaptive is False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,30 +129,41 @@ def _from_pinned(run: Run, late: float, pinned: float, share: float) -> _Clipped
 
 
 def _harmed(curve: Curve, gain: float) -> bool:
-    idle = curve.final > 0.9 * curve.start > 0
-    return idle or (curve.swing > 0 and curve.gain_ahead() >= gain * curve.swing)
+    if curve.start <= 0 or curve.swing <= 0:
+        return False
+    held_back = curve.final > 0.5 * curve.start and curve.tail_trend(0.5).p_down < 0.01
+    idle = curve.final > 0.9 * curve.start
+    return idle or held_back or curve.gain_ahead() >= gain * curve.swing
 
 
-def _finding(run: Run, clipped: _Clipped, curve: Curve | None, *, warn: bool) -> Finding:
-    tail_first = int(_late(clipped.norm, 0.3).steps[0])
+def _onset(clipped: _Clipped, share: float) -> int:
+    """First step of the first of 20 blocks from which on every block is clipped beyond `share`."""
+    norm = clipped.norm.finite
+    edges = block_edges(len(norm), 20)
+    level = clipped.threshold * (1 - 1e-3) if np.isnan(clipped.p90) else clipped.threshold
+    low = [i for i, (a, b) in enumerate(pairwise(edges)) if np.mean(norm.values[a:b] > level) <= share]
+    first = min(low[-1] + 1, len(edges) - 2) if low else 0
+    return int(norm.steps[edges[first]])
+
+
+def _finding(clipped: _Clipped, curves: list[Curve], onset: int, *, warn: bool) -> Finding:
     known = np.isfinite(clipped.p90)
     evidence = [
         Evidence.of(
             clipped.norm,
             f"{clipped.share:.0%} of the last norms {'above' if known else 'pinned at'} {clipped.threshold:.3g}",
             "at most half, better a tenth",
-            marks=((tail_first, "judged from here"),),
+            marks=((onset, "most steps clipped"),),
         )
     ]
-    if curve is not None:
-        evidence.append(Evidence.of(curve.series, f"{curve.final:.4g} at the end"))
+    evidence += [Evidence.of(c.series, f"{c.final:.4g} at the end") for c in curves]
     words = "" if known else " (the logged norm is pinned there)"
     message = f"{clipped.share:.0%} of the late steps are clipped at a gradient norm of {clipped.threshold:.3g}{words}"
     return Finding(
         message=message,
         severity=Severity.WARNING if warn else Severity.NOTE,
         confidence=Confidence.HIGH if known else Confidence.MEDIUM,
-        span=Span(tail_first, clipped.norm.span.last),
+        span=Span(onset, clipped.norm.span.last),
         evidence=tuple(evidence),
         remedies=(raise_clip_norm(clipped.p90 if known else None), lower_learning_rate(0.3)),
         could_be=("lr-too-high",) if warn else (),

@@ -19,7 +19,7 @@ from fitdoctor.signals import LOSS
     "NUM002",
     "hidden-nonfinite",
     needs=[LOSS],
-    explains=["plateau", "no-learning", "underfitting", "best-epoch"],
+    explains=["nonfinite-loss", "plateau", "no-learning", "underfitting", "best-epoch"],
     since="0.1.0",
 )
 def hidden_nonfinite(run: Run, *, drop: float = 0.05, hold: int = 3) -> Iterator[Finding]:

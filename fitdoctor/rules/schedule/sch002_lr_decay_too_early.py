@@ -24,7 +24,13 @@ from fitdoctor.stats import forecast, trend
     since="0.1.0",
 )
 def lr_decay_too_early(
-    run: Run, *, decayed: float = 0.01, share: float = 0.3, gain: float = 0.05, slowdown: float = 10.0
+    run: Run,
+    *,
+    decayed: float = 0.01,
+    working: float = 0.3,
+    share: float = 0.3,
+    gain: float = 0.05,
+    slowdown: float = 10.0,
 ) -> Iterator[Finding]:
     """The learning rate decayed to almost nothing while the loss was still falling.
 
@@ -33,15 +39,17 @@ def lr_decay_too_early(
         spent without effect, and the run looks converged where it was stopped.
 
     How it is measured:
-        The rate stays below `decayed` of its peak for more than `share` of the run. Before that the loss
-        fell significantly, and a saturating curve fitted there promised at least `gain` of the range within
-        a quarter of the same time more. After it, progress per step is `slowdown` times smaller, and the
-        loss ends above that promise by `gain` of the range.
+        The rate stays at or below `decayed` of its peak for more than `share` of the run. While it was above
+        `working` of the peak the loss fell significantly, and its course there (a fitted saturating curve, or
+        with fewer than 8 values the pace of its second half) promised a further fall in as much time again,
+        but no more than was left. After that the pace was `slowdown` times smaller than promised, and the
+        loss ends above the promise by `gain` of the range.
 
     Options:
         decayed: share of the peak below which the rate counts as spent.
-        share: least share of the run spent below it.
-        gain: least forecast gain and shortfall, as a share of the range covered.
+        working: share of the peak above which it counts as working.
+        share: least share of the run that is spent.
+        gain: least shortfall, as a share of the range covered.
         slowdown: least ratio of progress before to progress after.
 
     When it is wrong:
@@ -63,22 +71,18 @@ def lr_decay_too_early(
     cut = spent_from(rate, decayed)
     if cut is None or whole.last - cut <= share * (whole.last - whole.first):
         return
-    before, after = curve.values[curve.steps <= cut], curve.values[curve.steps > cut]
-    if len(before) < 8 or len(after) < 4:
-        raise CannotJudge(
-            f"{len(before)} losses before the rate is spent, 8 are needed, and {len(after)} after it, 4 are"
-        )
-    promise = _promise(before)
+    count = int(np.searchsorted(curve.steps, _last_at_work(rate, working), side="right"))
+    before = curve.values[:count]
+    if count < 5 or len(curve) - count < 4:
+        raise CannotJudge(f"{count} losses while the rate was high, 5 are needed")
+    time = max(float(curve.steps[count - 1] - curve.steps[0]), 1.0)
+    left = float(curve.steps[-1] - curve.steps[count - 1])
+    promise = _promise(before, min(1.0, left / time))
     covered = max(curve.start - float(before.min()), 0.0)
-    noise = 3 * curve.noise / np.sqrt(len(before) / 2)  # of the level that the late half of them gives
-    if covered <= 0 or promise < max(gain * covered, noise) or trend(before[len(before) // 2 :]).p_down > 0.01:
-        return
-    steps_before = max(float(curve.steps[len(before) - 1] - curve.steps[0]), 1.0)
-    fallen = max(float(np.median(before[-3:])) - curve.final, 0.0)
-    per_step_after = fallen / max(float(curve.steps[-1] - cut), 1.0)
-    per_step_promised = promise / (0.25 * steps_before)
-    missed = promise - fallen
-    if per_step_after * slowdown > per_step_promised or missed < gain * covered:
+    fallen = float(curve.smooth[count - 1]) - curve.final
+    noise = 3 * curve.noise / np.sqrt(count / 2)  # of the level that half of them give
+    slow = max(fallen, 0.0) / left * slowdown < promise / min(time, left)
+    if covered <= 0 or not slow or promise - fallen < max(gain * covered, noise) or not _falling(before):
         return
     yield Finding(
         message=f"learning rate spent at {place(run, cut)}; {(whole.last - cut) / (whole.last - whole.first):.0%} "
@@ -91,7 +95,7 @@ def lr_decay_too_early(
             Evidence.of(
                 curve.series,
                 f"fell by {fallen:.3g} after {place(run, cut)}",
-                f"by {promise:.3g} within a quarter of the time before, had it gone on",
+                f"by {promise:.3g} in as much time again, had it gone on",
                 marks=((cut, "rate spent"),),
             ),
         ),
@@ -104,13 +108,32 @@ def lr_decay_too_early(
 def spent_from(rate: Series, decayed: float) -> int | None:
     """First step from which the rate stays below a share of its peak to the end of the log, or None."""
     peak = float(rate.values.max()) if len(rate) else 0.0
-    if peak <= 0 or rate.values[-1] > decayed * peak:
+    limit = decayed * peak * (1 + 1e-6)
+    if peak <= 0 or rate.values[-1] > limit:
         return None
-    high = np.flatnonzero(rate.values > decayed * peak)
+    high = np.flatnonzero(rate.values > limit)
     return int(rate.steps[high[-1] + 1])
 
 
-def _promise(before: FloatArray) -> float:
-    """Fall that the curve before the cut promised for a quarter of the same time more."""
-    seen = forecast(before, horizon=0.25)
-    return 0.0 if seen is None else seen.gain
+def _last_at_work(rate: Series, working: float) -> int:
+    """Last step at which the rate is above a share of its peak."""
+    return int(rate.steps[np.flatnonzero(rate.values > working * rate.values.max())[-1]])
+
+
+def _falling(before: FloatArray) -> bool:
+    """Whether the loss was falling up to the cut: significantly, or with few values without exception."""
+    late = before[len(before) // 2 :]
+    return trend(late).p_down < 0.01 if len(late) >= 6 else bool(np.all(np.diff(before) < 0))
+
+
+def _promise(before: FloatArray, horizon: float) -> float:
+    """Fall that the course before the cut promised for `horizon` times its own length more."""
+    if len(before) >= 8:
+        seen = forecast(before, horizon=horizon)
+        return 0.0 if seen is None else seen.gain
+    middle = len(before) // 2
+    first, second = float(before[0] - before[middle]), float(before[middle] - before[-1])
+    if first <= 0 or second <= 0:
+        return 0.0
+    pace = min(second / first, 1.0)
+    return horizon * second * (pace + pace**2)
