@@ -131,7 +131,7 @@ def lr_too_high(
     current = float(rate.finite.values.max()) if rate is not None and len(rate.finite) else None
     evidence = [Evidence.of(sign.series, sign.observed, sign.expected, marks=((sign.onset, "onset"),))]
     if rate is not None:
-        evidence.append(Evidence.of(rate, f"peak {current:.3g}" if current else ""))
+        evidence.append(Evidence.of(rate, f"peak {current:.3g}" if current else "never above 0"))
     yield Finding(
         message=sign.message,
         severity=sign.severity,
