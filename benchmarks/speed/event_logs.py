@@ -111,7 +111,7 @@ def regular(points: int, seed: int = 0) -> Log:
 
 
 def irregular(points: int, seed: int = 0) -> Log:
-    """Thirty tags with names of 4 to 54 letters, in random order, each at times that nothing foretells."""
+    """Thirty tags with names of 4 to 53 letters, in random order, each at times that nothing foretells."""
     rng = np.random.default_rng(seed)
     return Log(
         _IRREGULAR,

@@ -23,7 +23,6 @@ import gc
 import importlib.metadata
 import json
 import logging
-import multiprocessing
 import os
 import platform
 import statistics
@@ -31,8 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,20 +243,6 @@ def report(timing: Timing, points: int) -> dict[str, Any]:
     return result
 
 
-def read_folder(folder: Path) -> list[Any]:
-    from fitdoctor.readers import tensorboard
-
-    return list(tensorboard.read(folder, sorted(folder.iterdir())))
-
-
-def read_in_processes(folders: Sequence[Path]) -> None:
-    """Read in one process per core; the points come back to this one. Starting the processes counts."""
-    cores = os.cpu_count() or 1
-    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
-        runs = [run for some in pool.map(read_folder, folders, chunksize=50) for run in some]
-    assert len(runs) == len(folders)
-
-
 def compare_many_runs(args: argparse.Namespace, root: Path) -> dict[str, Any]:
     wanted = {}
     folders = [root / f"run{i:04}" for i in range(args.runs)]
@@ -270,7 +254,6 @@ def compare_many_runs(args: argparse.Namespace, root: Path) -> dict[str, Any]:
         "fitdoctor": lambda: read_with_fitdoctor(*folders),
         "data server": lambda: read_with_data_server(root, wanted),
         "fitdoctor again": lambda: read_with_fitdoctor(*folders),
-        "fitdoctor, every core": lambda: read_in_processes(folders),
     }
     check(folders[0], regular(args.points_per_run, seed=0))
     timing = timed_in_rounds(contestants, args.rounds, (), 0)
