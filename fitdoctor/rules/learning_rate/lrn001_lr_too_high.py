@@ -17,6 +17,7 @@ from fitdoctor.curves import (
     make_curve,
     place,
     rate_left,
+    share_of_run,
     shared_jitter,
 )
 from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
@@ -25,6 +26,7 @@ from fitdoctor.rule import rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import LOSS
 
+EARLY_CAUSES = ("bad initialisation", "unnormalised inputs", "a bug in the loss")
 SETTLE = "train from scratch at a tenth of the rate for a tenth of the steps: a lower loss settles it"
 
 
@@ -61,6 +63,7 @@ class _Sign:
         "lr-noise-floor",
         "underfitting",
         "val-set-too-noisy",
+        "overconfidence-drift",
         "val-better-than-train",
         "best-epoch",
         "undertrained",
@@ -201,7 +204,7 @@ def _blow_up(run: Run, curve: Curve, factor: float) -> _Sign | None:
         series=curve.series,
         severity=Severity.ERROR,
         confidence=Confidence.MEDIUM,
-        could_be=("bad initialisation", "unnormalised inputs", "a bug in the loss"),
+        could_be=("a change of the data",) if share_of_run(run, onset) > 0.2 else EARLY_CAUSES,
         remedy=_ramp_up(run),
     )
 
