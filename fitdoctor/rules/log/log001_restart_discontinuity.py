@@ -18,7 +18,7 @@ from fitdoctor.stats import mad_sigma
 
 @rule("LOG001", "restart-discontinuity", needs=[], explains=["loss-spikes", "gradient-spikes"], since="0.1.0")
 def restart_discontinuity(
-    run: Run, *, sigmas: float = 5.0, share: float = 0.05, around: int = 20, least: int = 8
+    run: Run, *, sigmas: float = 5.0, share: float = 0.05, around: int = 20, least: int = 8, early: float = 0.05
 ) -> Iterator[Finding]:
     """The run was resumed, and its curves do not continue where they stopped.
 
@@ -29,15 +29,16 @@ def restart_discontinuity(
     How it is measured:
         At each restart the log shows (a step that goes back, or a new file), the medians of the `around`
         logged values before and after are compared, for training loss, gradient norm and learning rate. A
-        jump is more than `sigmas` standard deviations of the noise before and more than `share` of the range
-        of the curve (for the learning rate: more than a factor of 1.2). A resume without a jump is no finding;
-        the report mentions it among what it says of the log.
+        jump is more than `sigmas` standard deviations of the noise before, more than `share` of the range of
+        the curve, and more than 3 times its last change before; for the learning rate, more than a factor of
+        1.2. A resume without a jump is no finding; the report mentions it among what it says of the log.
 
     Options:
         sigmas: least jump in standard deviations of the noise.
         share: least jump as a share of the curve's range.
         around: logged values on each side.
         least: fewest values on each side.
+        early: share of the run at its beginning in which a restart is another run, not a resume.
 
     When it is wrong:
         A resume that changes data, batch size or learning rate on purpose jumps as well.
@@ -51,7 +52,10 @@ def restart_discontinuity(
     restarts = [n for n in run.notes if n.kind == "restart"]
     if not restarts:
         return
-    steps = sorted({n.step for n in restarts if n.step is not None})
+    span = run.steps or Span(0, 0)
+    # Back to the beginning is another run in the same folder, not a resume.
+    beginning = span.first + early * (span.last - span.first)
+    steps = sorted({n.step for n in restarts if n.step is not None and n.step > beginning})
     curves = [(s, False) for s in (run.get(LOSS), total_gradient_norm(run)) if s is not None]
     rate = learning_rate(run)
     if rate is not None:
@@ -63,16 +67,13 @@ def restart_discontinuity(
     ]
     if not jumps:
         return  # a resume that goes on where it stopped; the notes on the log mention it
-    span = run.steps or Span(0, 0)
-    first = steps[0] if steps else span.first
-    times = f"{len(restarts)} times" if len(restarts) > 1 else "once"
-    where = f" ({place(run, first)})" if steps else ""
+    times = f"{len(steps)} times" if len(steps) > 1 else "once"
     names = ", ".join(str(e.signal) for e in jumps)
     yield Finding(
-        message=f"run was resumed {times}{where}, and {names} jumped there"[:100],
+        message=f"run was resumed {times} ({place(run, steps[0])}), and {names} jumped there"[:100],
         severity=Severity.WARNING,
         confidence=Confidence.MEDIUM,
-        span=Span(min(first, span.last), span.last),
+        span=Span(min(steps[0], span.last), span.last),
         evidence=tuple(jumps),
         remedies=(restore_whole_state(), write_one_log_per_run()),
         could_be=("settings changed on purpose",),
@@ -94,7 +95,9 @@ def _jump(
             size, limit = _rate_jump(before, after)
         else:
             size = abs(float(np.median(after[:5])) - float(np.median(before[-5:])))
-            limit = max(sigmas * mad_sigma(np.diff(before)) / np.sqrt(2), share * reach)
+            # A steep fall, as at the beginning of a run, goes on across the restart: that is no jump.
+            pace = abs(float(np.median(before[-5:])) - float(np.median(before[-10:-5]))) if len(before) >= 10 else 0.0
+            limit = max(sigmas * mad_sigma(np.diff(before)) / np.sqrt(2), share * reach, 3 * pace)
         if size > limit and (worst is None or size / max(limit, 1e-300) > worst[0]):
             old, new = (before[-1], after[0]) if is_rate else (np.median(before[-5:]), np.median(after[:5]))
             worst = (size / max(limit, 1e-300), step, float(old), float(new))
