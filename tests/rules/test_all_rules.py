@@ -47,7 +47,7 @@ def check_finding(finding: Finding) -> None:
 
 
 @given(runs())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_no_rule_raises_and_every_finding_has_its_form(run: Run) -> None:
     for rule in RULES:
         outcome = judged(rule, run)
@@ -59,14 +59,14 @@ def test_no_rule_raises_and_every_finding_has_its_form(run: Run) -> None:
 
 
 @given(runs())
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_rules_are_deterministic(run: Run) -> None:
     for rule in RULES:
         assert repr(judged(rule, run)) == repr(judged(rule, run))
 
 
 @given(runs())
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_rules_change_nothing(run: Run) -> None:
     before = [(s.steps.copy(), s.values.copy()) for s in run.series]
     facts = dict(run.facts)
