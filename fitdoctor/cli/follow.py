@@ -14,6 +14,7 @@ from fitdoctor.diagnose import diagnose
 from fitdoctor.errors import NoLogsFound
 from fitdoctor.finding import Finding
 from fitdoctor.readers import find_runs
+from fitdoctor.readers.tensorboard import Memory
 from fitdoctor.report import Report
 from fitdoctor.reporters import terminal, wording
 from fitdoctor.reporters.harmless import one_line
@@ -45,6 +46,7 @@ class Follower:
         self._pattern = pattern or "*"
         self._page = page
         self._seen: dict[str, _Seen] = {}
+        self._memory = Memory()
         self._waiting = False
 
     def follow(self, interval: float, stop_after: float | None) -> None:
@@ -89,7 +91,7 @@ class Follower:
     def _judged(self, source: RunSource) -> dict[str, Report]:
         from fnmatch import fnmatchcase
 
-        runs = [run for run in source.load() if fnmatchcase(run.name, self._pattern)]
+        runs = [run for run in source.load(self._memory) if fnmatchcase(run.name, self._pattern)]
         return {run.name: diagnose(run, config=self._settings(run)) for run in runs}
 
     def _settings(self, run: Run) -> Config:

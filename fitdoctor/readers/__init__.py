@@ -18,6 +18,7 @@ from fitdoctor.errors import FitdoctorError, NoLogsFound, ReadError
 if TYPE_CHECKING:
     from fitdoctor.readers.raw import RawRun
     from fitdoctor.readers.tags import Overrides
+    from fitdoctor.readers.tensorboard import Memory
     from fitdoctor.readers.walk import Found, Survey
     from fitdoctor.run import Per, Run
     from fitdoctor.signals import Signal
@@ -99,17 +100,20 @@ class RunSource:
                     yield file
                     yield file.with_name(file.name + "-wal")  # an sqlite store that is being written
 
-    def load(self) -> list[Run]:
-        """Read and assemble; a log that cannot be read becomes an empty run whose note says why."""
+    def load(self, memory: Memory | None = None) -> list[Run]:
+        """Read and assemble; a log that cannot be read becomes an empty run whose note says why.
+
+        With a `fitdoctor.readers.tensorboard.Memory`, event files are read on from where the last call ended.
+        """
         from fitdoctor.readers.assemble import assemble
         from fitdoctor.readers.twins import without_twins
 
-        runs = [assemble(raw, self.overrides) for raw in self.raw_runs()]
+        runs = [assemble(raw, self.overrides) for raw in self.raw_runs(memory)]
         if len(runs) > 1 and len(self.parts) > 1:
             runs = without_twins(runs)
         return _named(runs, self)
 
-    def raw_runs(self) -> list[RawRun]:
+    def raw_runs(self, memory: Memory | None = None) -> list[RawRun]:
         """What the readers find, sub-runs merged into their runs."""
         from fitdoctor.readers.subruns import merged
 
@@ -119,7 +123,7 @@ class RunSource:
         whole: dict[Path, RawRun] = {}
         pieces: dict[Path, list[tuple[Path, RawRun]]] = {}
         for part in self.parts:
-            found = self._read(part)
+            found = self._read(part, memory)
             parent = self.subruns.get(part.home) if part.module == "tensorboard" else None
             if parent is not None:
                 pieces.setdefault(parent, []).extend((part.home, raw) for raw in found)
@@ -135,14 +139,15 @@ class RunSource:
                 out.append(main)
         return out
 
-    def _read(self, part: Found) -> list[RawRun]:
+    def _read(self, part: Found, memory: Memory | None) -> list[RawRun]:
         from fitdoctor.readers.walk import reader
 
         module = reader(part.module)
         found: list[RawRun] = []
         try:
             # One by one: what was read before a damaged place still counts.
-            found.extend(module.read(part.home, part.files))
+            growing = (memory,) if memory is not None and part.module == "tensorboard" else ()
+            found.extend(module.read(part.home, part.files, *growing))
         except FitdoctorError as error:
             why = str(error)
         except Exception as error:  # a reader's own mistake must not cost the user all other runs

@@ -9,13 +9,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fitdoctor.readers.raw import RawRun, RawSeries
 from fitdoctor.readers.tensorboard.files import EventFileTail, EventPart
 from fitdoctor.readers.tensorboard.vectors import PREFIX
 from fitdoctor.run import Note
 
-__all__ = ["SOURCE", "EventFileTail", "EventPart", "home", "read", "recognise"]
+__all__ = ["SOURCE", "EventFileTail", "EventPart", "Memory", "home", "read", "recognise"]
 
 SOURCE = "tensorboard"
 
@@ -37,8 +41,62 @@ def home(path: Path) -> Path:
     return path.parent
 
 
-def read(home: Path, files: Sequence[Path]) -> Iterator[RawRun]:
+class Memory:
+    """What was read of growing files, so that the next look reads only what is new."""
+
+    def __init__(self) -> None:
+        self._tails: dict[Path, tuple[EventFileTail, EventPart | None]] = {}
+
+    def read(self, path: Path) -> EventPart:
+        """Everything that a file holds by now.
+
+        Raises:
+            ReadError: if the file cannot be opened or read.
+        """
+        tail, before = self._tails.get(path) or (EventFileTail(path), None)
+        known = tail.offset
+        part = tail.new()
+        if before is not None and tail.offset >= known:  # else: replaced by a shorter file, and read from its start
+            part = _joined(before, part)
+        self._tails[path] = (tail, part)
+        return part
+
+
+def _joined(before: EventPart, after: EventPart) -> EventPart:
+    """Two successive parts of one file as one."""
+    columns = {(s.tag, s.statistic): s for s in before.series}
+    for new in after.series:
+        old = columns.get((new.tag, new.statistic))
+        columns[new.tag, new.statistic] = new if old is None else _continued(old, new)
+    return replace(
+        after,
+        series=tuple(columns.values()),
+        params={**before.params, **after.params},
+        notes=(*before.notes, *after.notes),
+        finished=after.finished if after.finished is not None else before.finished,
+    )
+
+
+def _continued(old: RawSeries, new: RawSeries) -> RawSeries:
+    def both(a: NDArray[Any] | None, b: NDArray[Any] | None) -> Any:
+        return None if a is None or b is None else np.concatenate([a, b])
+
+    return replace(
+        old,
+        values=both(old.values, new.values),
+        steps=both(old.steps, new.steps),
+        epochs=both(old.epochs, new.epochs),
+        wall_time=both(old.wall_time, new.wall_time),
+    )
+
+
+def read(home: Path, files: Sequence[Path], memory: Memory | None = None) -> Iterator[RawRun]:
     """The run that these event files hold, oldest file first.
+
+    Args:
+        home: the folder of the run.
+        files: its event files.
+        memory: what an earlier call has read, where the files are looked at again and again.
 
     Raises:
         ReadError: if a file cannot be opened or read.
@@ -48,7 +106,7 @@ def read(home: Path, files: Sequence[Path]) -> Iterator[RawRun]:
     notes: list[Note] = []
     finished: bool | None = None
     for path in sorted(files, key=_written) if len(files) > 1 else files:
-        part = EventFileTail(path).new()
+        part = memory.read(path) if memory is not None else EventFileTail(path).new()
         series += _told_apart(part.series) if home.name == MONITOR else part.series
         params.update(part.params)
         notes += [*part.notes, *_unfinished(path, part)]
