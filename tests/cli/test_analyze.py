@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -74,7 +75,7 @@ class TestExitStatus:
         def broken(run: Run, **_: object) -> None:
             raise ZeroDivisionError("oh")
 
-        monkeypatch.setattr("fitdoctor.diagnose.diagnose", broken)
+        monkeypatch.setattr(import_module("fitdoctor.diagnose"), "diagnose", broken)
         result = run("analyze", logs)
         assert result.exit_code == 70
         assert "ZeroDivisionError" in result.stderr
@@ -84,7 +85,7 @@ class TestExitStatus:
         def interrupted(run: Run, **_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("fitdoctor.diagnose.diagnose", interrupted)
+        monkeypatch.setattr(import_module("fitdoctor.diagnose"), "diagnose", interrupted)
         assert run("analyze", logs).exit_code == 130
 
 
