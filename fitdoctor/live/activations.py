@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fitdoctor.live.history import ABSENT
-from fitdoctor.live.sinks import Point, Vector
+from fitdoctor.live.sinks import ABSENT, Point, Vector
 from fitdoctor.live.taps import Tap, listen
 from fitdoctor.live.transport import Row, constant
 from fitdoctor.run import FloatArray

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fitdoctor.live.history import ABSENT
 from fitdoctor.live.parameters import ParameterRecorder, gradient, local
+from fitdoctor.live.sinks import ABSENT
 from fitdoctor.live.transport import Row, constant
 from fitdoctor.run import FloatArray
 from fitdoctor.signals import ADAM_SURPRISE, ADAM_TINY_FRACTION

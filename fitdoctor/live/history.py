@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fitdoctor.live.sinks import Point, Vector, tag_of
+from fitdoctor.live.sinks import ABSENT, Point, Vector, tag_of
 from fitdoctor.run import Fact, Note, Run, Series
 from fitdoctor.signals import QUANTITIES, Signal
 
@@ -19,9 +19,6 @@ MOST_POINTS = 1 << 18
 
 MOST_ROWS = 512
 """Records kept of each per-layer quantity."""
-
-ABSENT = float(np.finfo(np.float32).min)
-"""What stands in a vector for a layer that was not measured, such as one without gradient: the lowest float32."""
 
 
 @dataclass(slots=True)

@@ -8,8 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from fitdoctor.live.history import ABSENT
-from fitdoctor.live.sinks import Point, Vector
+from fitdoctor.live.sinks import ABSENT, Point, Vector
 from fitdoctor.signals import (
     ACTIVATION_ABSMAX,
     ACTIVATION_GRAD_RMS,

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fitdoctor.live.history import ABSENT
-from fitdoctor.live.sinks import Point, Vector
+from fitdoctor.live.sinks import ABSENT, Point, Vector
 from fitdoctor.live.transport import Row
 from fitdoctor.run import FloatArray
 from fitdoctor.signals import (

@@ -21,8 +21,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from fitdoctor.live.history import ABSENT
-from fitdoctor.live.sinks import Point, Vector
+from fitdoctor.live.sinks import ABSENT, Point, Vector
 from fitdoctor.live.transport import Row
 from fitdoctor.run import FloatArray
 from fitdoctor.signals import (

@@ -23,6 +23,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
+import numpy as np
+
 from fitdoctor.live import wire
 from fitdoctor.run import Fact, FloatArray
 from fitdoctor.signals import SPLIT_QUANTITIES, Signal
@@ -32,6 +34,9 @@ FOLDER = "fitdoctor"
 
 PLUGIN = "fitdoctor"
 """Name under which per-layer vectors are filed. Their metadata: ``{"v": 1, "quantity": ..., "layers": [...]}``."""
+
+ABSENT = float(np.finfo(np.float32).min)
+"""What stands in a vector for a layer that was not measured, such as one without gradient: the lowest float32."""
 
 
 class Point(NamedTuple):
@@ -112,11 +117,15 @@ class Encoder:
         if isinstance(item, Vector):
             tag = f"{item.quantity}_per_layer" + (f"/{item.group}" if item.group else "")
             content = b""
+            # A tensor of one entry is a scalar to readers, so a single layer is followed by one that is never there.
+            pad = len(item.layers) == 1
             if self.layers.get(tag) is not item.layers:
                 self.layers[tag] = item.layers
                 self.known.discard(tag)
-                content = json.dumps({"v": 1, "quantity": item.quantity, "layers": item.layers}).encode()
-            return wire.vector(self._head(tag, PLUGIN, content, wire.TENSOR_CLASS), item.values)
+                names = [*item.layers, ""] if pad else item.layers
+                content = json.dumps({"v": 1, "quantity": item.quantity, "layers": names}).encode()
+            values = np.append(item.values, ABSENT) if pad else item.values
+            return wire.vector(self._head(tag, PLUGIN, content, wire.TENSOR_CLASS), values)
         head = self._head("config/text_summary", "text", b"", wire.TENSOR_CLASS)
         rows = "\n".join(f"| {key} | {_cell(value)} |" for key, value in item.facts.items())
         return wire.text(head, f"| fact | value |\n|---|---|\n{rows}")

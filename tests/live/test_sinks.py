@@ -188,7 +188,7 @@ def test_readers_understand_every_tag() -> None:
 @pytest.mark.parametrize("layers", [("only",), ("a/b", "c"), tuple(f"layer{i}" for i in range(50))])
 def test_our_own_reader_reads_the_vectors(tmp_path: Path, layers: tuple[str, ...]) -> None:
     import fitdoctor
-    from fitdoctor.live.history import ABSENT
+    from fitdoctor.live.sinks import ABSENT
 
     sink = EventFile(tmp_path / "a")
     values = np.arange(len(layers), dtype=float)
