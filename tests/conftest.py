@@ -6,6 +6,9 @@ import os
 
 from hypothesis import settings
 
+# Small nets are slower on several threads than on one, and `-n auto` already uses every core. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # No deadline: a busy machine must not fail a test. Examples are the same in every run, so that a change is judged by
 # what it changed; `FITDOCTOR_EXPLORE=5000 python -m pytest ...` looks for new ones, that many per test.
 explore = os.environ.get("FITDOCTOR_EXPLORE")
