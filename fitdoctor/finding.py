@@ -81,6 +81,13 @@ class Change:
     value: float | int | str | None = None
 
 
+RemedyKind = Literal[
+    "free", "bug", "data", "memory", "initialisation", "learning rate", "clipping", "regularisation", "capacity",
+    "stopping", "",
+]  # fmt: skip
+"""What a remedy changes, in the order of evidence in which remedies are advised (`fitdoctor.prescribe`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Remedy:
     """One thing to do about a finding.
@@ -92,6 +99,7 @@ class Remedy:
         code: per framework ("pytorch", "lightning", "transformers"), lines ready to paste.
         unless: when not to do it.
         confirm: how to see that it worked.
+        kind: what it changes, which decides its place among several; "" leaves that to the knob of `change`.
     """
 
     title: str
@@ -100,6 +108,7 @@ class Remedy:
     code: Mapping[str, str] = field(default_factory=dict)
     unless: str = ""
     confirm: str = ""
+    kind: RemedyKind = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", dict(self.code))
@@ -119,6 +128,8 @@ class Finding:
         could_be: causes (rule names or plain words) that the log cannot tell apart from this one.
         settle_with: the probe or extra log that would settle the doubt, with its cost.
         rule: name of the rule; filled in by `fitdoctor.diagnose`.
+        ruled_out: remedies that would stand here but for something measured in this run, each with that reason;
+            filled in by `fitdoctor.prescribe`.
     """
 
     message: str
@@ -130,6 +141,7 @@ class Finding:
     could_be: tuple[str, ...] = ()
     settle_with: str = ""
     rule: str = ""
+    ruled_out: tuple[str, ...] = ()
 
     @property
     def onset(self) -> int:
