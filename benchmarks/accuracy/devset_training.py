@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -84,13 +86,35 @@ def prepared(recipe: Recipe) -> tuple[Task, Pair, Pair]:
     return task, (x, y), (vx[:n_val], vy[:n_val])
 
 
-def criterion(task: Task, output: Tensor, y: Tensor, recipe: Recipe, *, training: bool) -> Tensor:
-    """The loss as the recipe (mis)computes it."""
+def loss_module(task: Task, recipe: Recipe) -> nn.Module:
+    """The module that a script would call for its loss."""
+    return nn.CrossEntropyLoss(label_smoothing=recipe.smoothing) if task.classes else nn.MSELoss()
+
+
+def loss_arguments(task: Task, output: Tensor, y: Tensor, recipe: Recipe) -> Pair:
+    """What the recipe (mis)takes for the input and target of its loss."""
     if not task.classes:
-        return F.mse_loss(output.squeeze(-1), y)
+        return output.squeeze(-1), y
     if recipe.double_softmax:
         output = output.softmax(-1)
-    return F.cross_entropy(output.flatten(0, -2), y.flatten(), label_smoothing=recipe.smoothing if training else 0.0)
+    return output.flatten(0, -2), y.flatten()
+
+
+def criterion(task: Task, output: Tensor, y: Tensor, recipe: Recipe, *, training: bool) -> Tensor:
+    """The loss as the recipe (mis)computes it."""
+    given, wanted = loss_arguments(task, output, y, recipe)
+    if not task.classes:
+        return F.mse_loss(given, wanted)
+    return F.cross_entropy(given, wanted, label_smoothing=recipe.smoothing if training else 0.0)
+
+
+Watch = Callable[..., AbstractContextManager[Any]]
+"""Called with model, optimizer, loss module, task and recipe; gives a monitor, or None."""
+
+
+def unwatched(*parts: object) -> AbstractContextManager[Any]:
+    """No monitor."""
+    return nullcontext()
 
 
 def factor(schedule: str, done: float, epoch: int, epochs: int) -> float:
@@ -179,12 +203,13 @@ class Rates:
             self.plateau.step(val_loss)
 
 
-def train(recipe: Recipe, *, layer_norms: bool = False) -> Outcome:
+def train(recipe: Recipe, *, layer_norms: bool = False, watch: Watch = unwatched) -> Outcome:
     """Run a recipe. Deterministic in the recipe.
 
     Args:
         recipe: what to do.
         layer_norms: log the gradient norm of every weight matrix once per epoch.
+        watch: attaches a monitor to the training.
     """
     torch.manual_seed(recipe.seed)
     task, (x, y), val = prepared(recipe)
@@ -202,51 +227,73 @@ def train(recipe: Recipe, *, layer_norms: bool = False) -> Outcome:
     g = torch.Generator().manual_seed(recipe.seed + 1)
     fixed = torch.randperm(len(x), generator=g)
     total, step = recipe.epochs * per_epoch, 0
-    params, best_val = list(model.parameters()), math.inf
-    for epoch in range(recipe.epochs):
-        order = torch.randperm(len(x), generator=g) if recipe.shuffled else fixed
-        sums = [0.0, 0.0]
-        for i in range(per_epoch):
-            index = order[i * batch : (i + 1) * batch]
-            bx, by = x[index], y[index]
-            if recipe.bad_batch_at and step == int(recipe.bad_batch_at * total):
-                bx = bx * torch.nan if recipe.bad_batch_at > 0.5 else bx * 300
-            if recipe.restart == "no-state" and step == int(0.55 * total):
-                optimizer = rates.optimizer = make_optimizer(recipe, list(owner.parameters()))
-            lr = rates.before_step(step)
-            output = model(bx)
-            loss = criterion(task, output, by, recipe, training=True)
-            if not recipe.keep_grads:
-                optimizer.zero_grad()
-                for p in params if recipe.wrong_params else ():
-                    p.grad = None
-            loss.backward()
-            grads = [p.grad for p in params if p.grad is not None]
-            norm = float(torch.nn.utils.get_total_norm(grads, foreach=True))
-            if recipe.clip:
-                torch.nn.utils.clip_grads_with_norm_(params, recipe.clip, torch.tensor(norm), foreach=True)
-            optimizer.step()
-            value = float(loss.detach())
-            accuracy = float((output.detach().argmax(-1) == by).float().mean()) if task.classes else math.nan
-            sums = [sums[0] + value, sums[1] + accuracy]
-            out.rows.append({"step": step, "epoch": epoch, "train_loss": value, "lr": lr, "grad_norm": norm})
-            step += 1
-        best_val = _end_of_epoch(out, model, task, (x, y), val, recipe, best_val)
-        last = out.truth[-1]
-        rates.after_epoch(last["val_loss"])
-        row = {"step": step - 1, "epoch": epoch, "train_loss_epoch": sums[0] / per_epoch, "val_loss": last["val_loss"]}
-        if task.classes:
-            row |= {"train_acc": sums[1] / per_epoch, "val_acc": last["val_acc"]}
-        if layer_norms:
-            row |= {
-                f"grad_norm/{name}": float(p.grad.norm())
-                for name, p in model.named_parameters()
-                if p.grad is not None and p.ndim > 1
-            }
-        out.rows.append(row)
-        if epoch + 1 >= recipe.stop_at * recipe.epochs:
-            break
+    best_val, module = math.inf, loss_module(task, recipe)
+    with watch(model, optimizer, module, task, recipe) as monitor:
+        for epoch in range(recipe.epochs):
+            order = torch.randperm(len(x), generator=g) if recipe.shuffled else fixed
+            sums = [0.0, 0.0]
+            for i in range(per_epoch):
+                index = order[i * batch : (i + 1) * batch]
+                bx, by = x[index], y[index]
+                if recipe.bad_batch_at and step == int(recipe.bad_batch_at * total):
+                    bx = bx * torch.nan if recipe.bad_batch_at > 0.5 else bx * 300
+                if recipe.restart == "no-state" and step == int(0.55 * total):
+                    optimizer = rates.optimizer = make_optimizer(recipe, list(owner.parameters()))
+                lr = rates.before_step(step)
+                value, accuracy, norm = _step(recipe, task, model, module, optimizer, bx, by)
+                sums = [sums[0] + value, sums[1] + accuracy]
+                out.rows.append({"step": step, "epoch": epoch, "train_loss": value, "lr": lr, "grad_norm": norm})
+                step += 1
+            best_val = _end_of_epoch(out, model, task, (x, y), val, recipe, best_val)
+            last = out.truth[-1]
+            rates.after_epoch(last["val_loss"])
+            row = {"step": step - 1, "epoch": epoch, "train_loss_epoch": sums[0] / per_epoch}
+            row["val_loss"] = last["val_loss"]
+            if task.classes:
+                row |= {"train_acc": sums[1] / per_epoch, "val_acc": last["val_acc"]}
+            if monitor is not None:
+                monitor.log(**{k: v for k, v in row.items() if k.startswith("val")})
+            if layer_norms:
+                row |= _layer_norms(model)
+            out.rows.append(row)
+            if epoch + 1 >= recipe.stop_at * recipe.epochs:
+                break
     return out
+
+
+def _step(
+    recipe: Recipe,
+    task: Task,
+    model: nn.Module,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+) -> tuple[float, float, float]:
+    """One step of training: its loss, accuracy and gradient norm before clipping."""
+    output = model(x)
+    loss = module(*loss_arguments(task, output, y, recipe))
+    params = list(model.parameters())
+    if not recipe.keep_grads:
+        optimizer.zero_grad()
+        for p in params if recipe.wrong_params else ():
+            p.grad = None
+    loss.backward()
+    grads = [p.grad for p in params if p.grad is not None]
+    norm = float(torch.nn.utils.get_total_norm(grads, foreach=True))
+    if recipe.clip:
+        torch.nn.utils.clip_grad_norm_(params, recipe.clip, foreach=True)
+    optimizer.step()
+    accuracy = float((output.detach().argmax(-1) == y).float().mean()) if task.classes else math.nan
+    return float(loss.detach()), accuracy, norm
+
+
+def _layer_norms(model: nn.Module) -> dict[str, float]:
+    return {
+        f"grad_norm/{name}": float(p.grad.norm())
+        for name, p in model.named_parameters()
+        if p.grad is not None and p.ndim > 1
+    }
 
 
 def _end_of_epoch(
