@@ -225,7 +225,7 @@ def _starts_again(clock: Column, keys: Sequence[tuple[str, ...]]) -> bool:
     for row, value in zip(clock.rows.tolist(), clock.values.tolist(), strict=True):
         backwards += value < last.get(keys[row], value)
         last[keys[row]] = value
-    return int((np.diff(clock.values) <= 0).sum()) > backwards
+    return int((clock.values[1:] <= clock.values[:-1]).sum()) > backwards
 
 
 def _wandb_export(columns: Sequence[Column]) -> dict[str, list[Column]] | None:

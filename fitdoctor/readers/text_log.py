@@ -22,7 +22,7 @@ from fitdoctor.readers.raw import RawRun
 from fitdoctor.readers.text_line import Line, LineReader
 from fitdoctor.readers.text_table import TableReader
 from fitdoctor.readers.text_words import SPLITS, Role, Slot, is_metric, split_of
-from fitdoctor.run import Fact, Note
+from fitdoctor.run import Fact, FloatArray, Note
 
 SOURCE = "text"
 
@@ -292,12 +292,12 @@ def _sorted_out(log: _Log) -> tuple[list[Column], dict[str, object], dict[str, F
                 per_epoch = size
             else:
                 facts["planned_steps"] = size
-    if step is None and epoch is None and leading is not None and bool((np.diff(leading.values) >= 0).all()):
+    if step is None and epoch is None and leading is not None and _never_falls(leading.values):
         columns[_STEP] = Column(_STEP, leading.rows, leading.values)
     for role, column in ((Role.EPOCH, epoch), (Role.STEP, step)):
         if log.totals[role] and column is not None:
             planned = int(log.totals[role].most_common(1)[0][0])
-            if role is Role.STEP and epoch is not None and bool((np.diff(column.values) < 0).any()):
+            if role is Role.STEP and epoch is not None and _falls(column.values):
                 per_epoch = planned
                 facts["steps_per_epoch"] = planned
                 continue
@@ -305,6 +305,16 @@ def _sorted_out(log: _Log) -> tuple[list[Column], dict[str, object], dict[str, F
             facts["planned_epochs" if role is Role.EPOCH else "planned_steps"] = planned + counted_from_0
     curves, params = _without_settings(list(columns.values()), log.bare)
     return curves, params, facts, per_epoch
+
+
+def _never_falls(values: FloatArray) -> bool:
+    """Whether no value is below the one before it; neighbours are compared, as inf - inf is no difference."""
+    return bool((values[1:] >= values[:-1]).all())
+
+
+def _falls(values: FloatArray) -> bool:
+    """Whether some value is below the one before it."""
+    return bool((values[1:] < values[:-1]).any())
 
 
 def _without_settings(columns: Sequence[Column], bare: set[int]) -> tuple[list[Column], dict[str, object]]:

@@ -61,7 +61,7 @@ def _range(values: FloatArray) -> tuple[float, float]:
 
 
 def _adds_up(values: FloatArray) -> bool:
-    return len(values) >= 3 and bool((np.diff(values) > 0).all())
+    return len(values) >= 3 and bool((values[1:] > values[:-1]).all())
 
 
 def _families_in_percent(tracks: Sequence[Track]) -> set[str]:
