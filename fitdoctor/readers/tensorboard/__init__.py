@@ -9,17 +9,29 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fitdoctor.readers.raw import RawRun, RawSeries
+from fitdoctor.readers.tensorboard.ahead import ReadAhead
 from fitdoctor.readers.tensorboard.files import EventFileTail, EventPart
 from fitdoctor.readers.tensorboard.vectors import PREFIX
 from fitdoctor.run import Note
 
-__all__ = ["SOURCE", "EventFileTail", "EventPart", "Memory", "home", "read", "recognise"]
+__all__ = [
+    "SOURCE",
+    "EventFileTail",
+    "EventFiles",
+    "EventPart",
+    "Memory",
+    "ReadAhead",
+    "home",
+    "in_order",
+    "read",
+    "recognise",
+]
 
 SOURCE = "tensorboard"
 
@@ -39,6 +51,13 @@ def recognise(path: Path, head: bytes) -> bool:
 def home(path: Path) -> Path:
     """The folder that groups event files into one run."""
     return path.parent
+
+
+class EventFiles(Protocol):
+    """What event files are read with: `Memory` where they grow, `ReadAhead` where they are many."""
+
+    def read(self, path: Path) -> EventPart:
+        """Everything that a file holds by now."""
 
 
 class Memory:
@@ -90,13 +109,18 @@ def _continued(old: RawSeries, new: RawSeries) -> RawSeries:
     )
 
 
-def read(home: Path, files: Sequence[Path], memory: Memory | None = None) -> Iterator[RawRun]:
+def in_order(files: Sequence[Path]) -> Sequence[Path]:
+    """Event files of one run, oldest first."""
+    return sorted(files, key=_written) if len(files) > 1 else files
+
+
+def read(home: Path, files: Sequence[Path], through: EventFiles | None = None) -> Iterator[RawRun]:
     """The run that these event files hold, oldest file first.
 
     Args:
         home: the folder of the run.
         files: its event files.
-        memory: what an earlier call has read, where the files are looked at again and again.
+        through: what reads the files, where they are looked at again and again, or are many.
 
     Raises:
         ReadError: if a file cannot be opened or read.
@@ -105,8 +129,8 @@ def read(home: Path, files: Sequence[Path], memory: Memory | None = None) -> Ite
     params: dict[str, object] = {}
     notes: list[Note] = []
     finished: bool | None = None
-    for path in sorted(files, key=_written) if len(files) > 1 else files:
-        part = memory.read(path) if memory is not None else EventFileTail(path).new()
+    for path in in_order(files):
+        part = through.read(path) if through is not None else EventFileTail(path).new()
         series += _told_apart(part.series) if home.name == MONITOR else part.series
         params.update(part.params)
         notes += [*part.notes, *_unfinished(path, part)]

@@ -37,6 +37,16 @@ def _remember(period: Period) -> None:
         del _RECENT[next(iter(_RECENT))]
 
 
+def recalled(data: Bytes, start: int, stop: int, events: EventDecoder) -> Period | None:
+    """A period of a file read before that stands at `start` as well."""
+    for period in _RECENT.get(data[start : start + HEADER].tobytes(), ()):
+        if period.fits(data, start, stop) and all(
+            events.plugins.get(tag, b"scalars") == b"scalars" for tags in period.tags for tag in tags
+        ):
+            return period
+    return None
+
+
 @dataclass(slots=True)
 class Decoded:
     """What stood in a stretch of a block.
@@ -110,24 +120,16 @@ class BlockDecoder:
     def _recall(self, data: Bytes, stop: int, found: Frames) -> tuple[Period, int] | None:
         """A period of an earlier file that begins among these records, and where: runs of one script look alike."""
         for i, start in enumerate(found.starts.tolist()):
-            period = self._known(data, start, stop)
+            period = recalled(data, start, stop, self._events)
             if period is not None:
                 return period, i
-        return None
-
-    def _known(self, data: Bytes, start: int, stop: int) -> Period | None:
-        for period in _RECENT.get(data[start : start + HEADER].tobytes(), ()):
-            if period.fits(data, start, stop) and all(
-                self._events.plugins.get(tag, b"scalars") == b"scalars" for tags in period.tags for tag in tags
-            ):
-                return period
         return None
 
     def _with_prelude(self, data: Bytes, found: Frames, period: Period, first: int) -> tuple[Period, int]:
         """A period found, or the same one step earlier: where the step is 0, its field is missing."""
         before = first - len(period.shapes)
         if before >= 0:
-            earlier = self._known(data, int(found.starts[before]), int(found.starts[first]))
+            earlier = recalled(data, int(found.starts[before]), int(found.starts[first]), self._events)
             if earlier is None:
                 earlier = Period.at(data, found.starts[before:first], found.lengths[before:first], self._events)
             if earlier is not None and earlier.tags == period.tags:
@@ -160,7 +162,7 @@ class BlockDecoder:
 
     def _lengthened(self, period: Period, data: Bytes, stop: int, at: int) -> Period | None:
         """The period with other sizes: as the step passes a power of 128, its varint takes one more byte."""
-        other = self._known(data, at, stop)
+        other = recalled(data, at, stop, self._events)
         if other is None:
             size = len(period.shapes)
             found = frames(data, at, min(stop, at + len(period.row) + 8 * size))

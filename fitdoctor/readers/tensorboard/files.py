@@ -135,7 +135,7 @@ class _Piece:
         return notes
 
 
-def _left_notes(path: Path, events: EventDecoder) -> list[Note]:
+def left_notes(path: Path, events: EventDecoder) -> list[Note]:
     """What to tell the user about records that were read and not used."""
     notes = []
     if events.unreadable:
@@ -204,7 +204,7 @@ class EventFileTail:
         part = EventPart(
             series=(*piece.series(), *events.series()),
             params=events.params,
-            notes=(*piece.notes(self.path), *_left_notes(self.path, events)),
+            notes=(*piece.notes(self.path), *left_notes(self.path, events)),
             finished=events.finished,
             waiting=max(size - (self.offset if self._lost_since is None else self._lost_since), 0),
             lost=self._lost_since is not None,

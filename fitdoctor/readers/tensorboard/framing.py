@@ -191,23 +191,28 @@ def _walk(data: Bytes, start: int, stop: int, until: Container[int] = ()) -> tup
     """Follow the records one by one, up to a place in `until`: starts, where they end, and if the next is broken."""
     starts: list[int] = []
     view = data.data
-    checks = _header_checks()
     at = start
     while at + HEADER <= stop and at not in until:
-        head = bytes(view[at : at + HEADER])
-        check = checks.get(head[:8])
-        if check is None:
-            check = checks[head[:8]] = masked(crc32c(head[:8])).to_bytes(4, "little")
-            if len(checks) > 1 << 12:
-                checks.clear()
-        length = int.from_bytes(head[:8], "little")
-        if check != head[8:] or length > _LONGEST:
+        length = length_of(bytes(view[at : at + HEADER]))
+        if length is None:
             return starts, at, True
         if at + FRAME + length > stop:
             break
         starts.append(at)
         at += FRAME + length
     return starts, at, False
+
+
+def length_of(head: bytes) -> int | None:
+    """The length that the header of a record tells; None where it is damaged."""
+    checks = _header_checks()
+    check = checks.get(head[:8])
+    if check is None:
+        check = checks[head[:8]] = masked(crc32c(head[:8])).to_bytes(4, "little")
+        if len(checks) > 1 << 12:
+            checks.clear()
+    length = int.from_bytes(head[:8], "little")
+    return length if check == head[8:] and length <= _LONGEST else None
 
 
 @cache

@@ -92,6 +92,14 @@ class Period:
                 return first + at // width
         return n
 
+    def same(self, rows: Bytes) -> bool:
+        """Whether the fixed bits of all rows are those of the period."""
+        several = max(1, _STRIP // len(self.row))
+        return not any(
+            (_any_bits((rows[i : i + several] ^ self.row).reshape(-1), len(self.row)) & self.fixed).any()
+            for i in range(0, len(rows), several)
+        )
+
     def intact(self, rows: Bytes) -> bool:
         """Whether the bodies of all records fit their checksums; see `framing.rows_agree` for what is proven."""
         sums = subset_sums(rows)
