@@ -50,6 +50,17 @@ def read_with_fitdoctor(*folders: Path) -> None:
             sum(float(series.values[-1]) for series in run.series)
 
 
+def read_many_with_fitdoctor(root: Path) -> None:
+    """Every run below a folder, as the walk finds them: the way of `open_runs`, without giving tags a meaning."""
+    from fitdoctor.readers import find_runs, read_ahead
+
+    sources = find_runs(root)
+    through = read_ahead(sources)
+    for source in sources:
+        for run in source.raw_runs(through):
+            sum(float(series.values[-1]) for series in run.series)
+
+
 def read_with_event_accumulator(folder: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -180,7 +191,12 @@ def check(folder: Path, log: Log) -> None:
     """Fail unless fitdoctor reads exactly what was written."""
     from fitdoctor.readers import tensorboard
 
-    (run,) = tensorboard.read(folder, sorted(folder.iterdir()))
+    compare(tensorboard.read(folder, sorted(folder.iterdir())), log, folder)
+
+
+def compare(runs: Iterable[Any], log: Log, folder: Path) -> None:
+    """Fail unless these runs are one and hold exactly what was written."""
+    (run,) = runs
     if run.notes:
         raise SystemExit(f"{folder}: {run.notes}")
     order = {tag: np.flatnonzero(log.which == i) for i, tag in enumerate(log.tags)}
@@ -244,21 +260,29 @@ def report(timing: Timing, points: int) -> dict[str, Any]:
 
 
 def compare_many_runs(args: argparse.Namespace, root: Path) -> dict[str, Any]:
-    wanted = {}
+    from fitdoctor.readers import find_runs, read_ahead
+
+    lengths = np.random.default_rng(0).integers(args.points_per_run // 2, 3 * args.points_per_run // 2, args.runs)
     folders = [root / f"run{i:04}" for i in range(args.runs)]
-    for i, folder in enumerate(folders):
-        log = regular(args.points_per_run, seed=i)
+    wanted, points = {}, 0
+    for seed, (folder, length) in enumerate(zip(folders, lengths.tolist(), strict=True)):
+        log = regular(length, seed)
         write_log(folder / NAME, log, simple_value)
         wanted[folder.name] = last_steps(log)
+        points += len(log.steps)
+    sources = find_runs(root)
+    through = read_ahead(sources)
+    for seed, (source, length) in enumerate(zip(sources, lengths.tolist(), strict=True)):
+        compare(source.raw_runs(through), regular(length, seed), source.path)
     contestants: dict[str, Callable[[], float | None]] = {
-        "fitdoctor": lambda: read_with_fitdoctor(*folders),
+        "fitdoctor": lambda: read_many_with_fitdoctor(root),
         "data server": lambda: read_with_data_server(root, wanted),
-        "fitdoctor again": lambda: read_with_fitdoctor(*folders),
+        "fitdoctor again": lambda: read_many_with_fitdoctor(root),
+        "data server --checksum": lambda: read_with_data_server(root, wanted, "--checksum"),
+        "fitdoctor, run by run": lambda: read_with_fitdoctor(*folders),
     }
-    check(folders[0], regular(args.points_per_run, seed=0))
     timing = timed_in_rounds(contestants, args.rounds, (), 0)
-    points = args.runs * args.points_per_run
-    print(f"\n{args.runs} runs of {args.points_per_run} points each, in one directory, {args.rounds} rounds")
+    print(f"\n{args.runs} runs of {points / args.runs:.0f} points each, in one directory, {args.rounds} rounds")
     return report(timing, points)
 
 
