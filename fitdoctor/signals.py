@@ -141,10 +141,21 @@ STEP_QUALITY = Quantity(
 )
 
 # --- how the loop is driven -----------------------------------------------------------------------
-BACKWARD_CALLS = Quantity("backward_calls", "calls", "Backward passes so far.")
-STEP_CALLS = Quantity("step_calls", "calls", "Optimizer steps so far.")
-ZERO_GRAD_CALLS = Quantity("zero_grad_calls", "calls", "Calls of the optimizer's zero_grad so far.")
-SCHEDULER_CALLS = Quantity("scheduler_calls", "calls", "Steps of the learning rate scheduler so far.")
+# Calls are counted from one step of the (first) optimizer to the next, and belong to the step that ends the count.
+BACKWARD_CALLS = Quantity("backward_calls", "calls", "Backward passes from the loss since the optimizer step before.")
+STEP_CALLS = Quantity(
+    "step_calls",
+    "calls",
+    'Steps of one of several optimizers (`layer` names it, "" is the first) since the step before of the first.',
+)
+ZERO_GRAD_CALLS = Quantity(
+    "zero_grad_calls",
+    "calls",
+    "Calls of the first optimizer's zero_grad since its step before; the model's not counted.",
+)
+SCHEDULER_CALLS = Quantity(
+    "scheduler_calls", "calls", "Steps of the learning rate scheduler since the optimizer step before."
+)
 GRAD_LEFTOVER = Quantity(
     "grad_leftover",
     "",

@@ -82,12 +82,12 @@ def check_waits(told: Told) -> None:
         for tier in ("light", "standard", "deep"):
             work = make("cuda")
             with attach(work[0], work[1], work[2], tier=tier) as monitor:  # type: ignore[arg-type]
-                monitor._loop.wants_probes = False  # a probe may wait; it is not part of a step
+                monitor._loop.probes.wanted = False  # a probe may wait; it is not part of a step
                 for _ in range(3):
                     clipped_step(work)
                 for level in Level:
                     for _ in range(2):
-                        monitor._loop._begin(level)
+                        monitor._loop.begin(level)
                         with no_waiting():
                             clipped_step(work)
             print(f"waits: {name}, {tier}: none" if not told.messages else f"waits: {name}, {tier}: {told.messages}")
@@ -96,7 +96,7 @@ def check_waits(told: Told) -> None:
     work = WORKLOADS["cnn"]("cuda")
     scaler = torch.amp.GradScaler("cuda")
     with attach(work[0], work[1], work[2], scaler=scaler, record_every=1) as monitor:
-        monitor._loop.wants_probes = False
+        monitor._loop.probes.wanted = False
         for _ in range(6):
             scaled_step(work, scaler)
     print(f"waits: GradScaler: {told.messages or 'none'}; {len(monitor.run.series)} series")

@@ -139,10 +139,10 @@ def counts_by_level(make: Callable[[], Workload], tier: Any = "standard") -> dic
         loop = monitor._loop
         for _ in range(4):
             step(work)
-        loop.wants_probes = False
+        loop.probes.wanted = False
         for level in Level:
             for _ in range(2):  # the first one may still set something up
-                loop._begin(level)
+                loop.begin(level)
                 monitor._flushed = float("inf")  # a flush is not part of a step
                 with counted() as counts:
                     step(work)

@@ -6,7 +6,8 @@ loop (what happens when) -> parameters, activations, logits (what is measured, o
 
 from __future__ import annotations
 
-from fitdoctor.live.monitor import Monitor, attach
+from fitdoctor.live.entry import attach
+from fitdoctor.live.monitor import Monitor
 from fitdoctor.live.replay import Replay, replay
 
 __all__ = ["Monitor", "Replay", "attach", "replay"]

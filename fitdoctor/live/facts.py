@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
 
 from fitdoctor.live.layers import unwrapped
+from fitdoctor.live.watched import Watched
 from fitdoctor.run import Fact
 
 
-def gather_facts(
-    models: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer], criterion: object, **more: Fact | None
-) -> dict[str, Fact]:
-    """The facts under the keys of `Run.facts` where one exists there."""
+def gather_facts(watched: Watched, **more: Fact | None) -> dict[str, Fact]:
+    """The facts under the keys of `Run.facts` where one exists there.
+
+    Args:
+        watched: the parts of the training.
+        more: facts to add; None for one that is not known.
+    """
+    models, optimizers, criterion = watched.models, list(watched.optimizers.values()), watched.criterion
     inner = [unwrapped(m) for m in models.values()]
     params = {id(p): p for m in inner for p in m.parameters()}
     owned = {id(p) for o in optimizers for g in o.param_groups for p in g["params"]}

@@ -1,4 +1,4 @@
-"""Where the monitor listens: hooks on modules, optimizers and gradient clipping, and how they come off again.
+"""Where the monitor listens: hooks on modules and optimizers, and how they come off again.
 
 Three promises hold for every hook here. An exception in it never reaches the training loop: it is
 logged once and that hook is switched off. A copy or a pickle of a hooked module carries no hook. And
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -160,71 +159,3 @@ class CountedZeroGrad:
                 del self._optimizer.zero_grad
             else:
                 self._optimizer.zero_grad = self._own
-
-
-# --- gradient clipping ----------------------------------------------------------------------------------
-
-ClipListener = Callable[[Sequence[Tensor] | Tensor, float, Tensor], None]
-"""Receives the clipped parameters, the limit, and the L2 norm of their gradients before clipping."""
-
-_listeners: WeakSet[ClipWatch] = WeakSet()
-_originals: dict[str, Any] = {}
-
-
-class ClipWatch:
-    """Hears of every gradient clipping in the process that torch's own functions do.
-
-    The two inner functions of `torch.nn.utils.clip_grad` are wrapped, not the public one: whoever imported
-    that one early, or calls it through accelerate or Lightning, is heard too. They are private, so where
-    a torch version has them no longer, there is simply nothing to hear.
-    """
-
-    def __init__(self, listener: ClipListener) -> None:
-        self.tap = Tap("gradient clipping", listener)
-        _listeners.add(self)
-        _wrap_clipping()
-
-    def remove(self) -> None:
-        """Stop listening."""
-        _listeners.discard(self)
-        if not _listeners:
-            _unwrap_clipping()
-
-
-def _wrap_clipping() -> None:
-    import torch.nn.utils.clip_grad as module
-
-    if _originals or not all(hasattr(module, n) for n in ("_clip_grads_with_norm_", "_get_total_norm")):
-        return
-    clip, total = module._clip_grads_with_norm_, module._get_total_norm
-    kinds: list[float] = [2.0]  # of the norm that was taken last
-
-    def get_total_norm(tensors: Any, norm_type: float = 2.0, *args: Any, **kwargs: Any) -> Tensor:
-        if not torch.compiler.is_compiling():
-            kinds[0] = norm_type
-        found: Tensor = total(tensors, norm_type, *args, **kwargs)
-        return found
-
-    def clip_grads_with_norm_(parameters: Any, max_norm: float, total_norm: Tensor, *args: Any, **kwargs: Any) -> None:
-        if not torch.compiler.is_compiling() and isinstance(parameters, list | tuple | Tensor):
-            kind, kinds[0] = float(kinds[0]), 2.0
-            if kind == 2.0:
-                for watch in list(_listeners):
-                    watch.tap(parameters, max_norm, total_norm)
-        clip(parameters, max_norm, total_norm, *args, **kwargs)
-
-    _originals.update(_clip_grads_with_norm_=clip, _get_total_norm=total, ours=(clip_grads_with_norm_, get_total_norm))
-    module._clip_grads_with_norm_ = clip_grads_with_norm_
-    module._get_total_norm = get_total_norm
-
-
-def _unwrap_clipping() -> None:
-    import torch.nn.utils.clip_grad as module
-
-    if not _originals:
-        return
-    ours = _originals["ours"]
-    if module._clip_grads_with_norm_ is ours[0] and module._get_total_norm is ours[1]:
-        module._clip_grads_with_norm_ = _originals["_clip_grads_with_norm_"]
-        module._get_total_norm = _originals["_get_total_norm"]
-        _originals.clear()

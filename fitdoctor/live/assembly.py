@@ -1,0 +1,146 @@
+"""Putting a monitor's parts together: what is measured at which tier, and on what the hooks sit."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from fitdoctor.live.activations import ActivationRecorder
+from fitdoctor.live.adam import AdamRecorder
+from fitdoctor.live.cadence import Cadence
+from fitdoctor.live.clipping import ClipWatch
+from fitdoctor.live.layers import compiled, parameter_names, roots, unwrapped, watched_layers
+from fitdoctor.live.loop import Loop
+from fitdoctor.live.machine import live_tensors
+from fitdoctor.live.parameters import ParameterRecorder
+from fitdoctor.live.probes.fixed_batch import FixedBatch
+from fitdoctor.live.probes.turns import Probes
+from fitdoctor.live.taps import CountedZeroGrad, LayerHooks, Tap, tap_module
+from fitdoctor.live.transport import Row, Transport
+from fitdoctor.live.watched import Watched
+from fitdoctor.signals import LIVE_TENSORS
+
+log = logging.getLogger("fitdoctor")
+
+Tier = Literal["light", "standard", "deep"]
+
+_MOST_PROBED = 50_000_000  # parameters of a model whose weights are copied to probe a step
+
+
+def followed(
+    watched: Watched,
+    *,
+    tier: Tier,
+    cadence: Cadence,
+    transport: Transport,
+    fixed_batches: Mapping[str, Any],
+    probe_every: int | None,
+    alone: bool,
+    start: int,
+) -> tuple[Loop, list[Callable[[], None]]]:
+    """Put hooks on a training.
+
+    Args:
+        watched: the parts of the training.
+        tier: how much is measured.
+        cadence: decides what is measured when.
+        transport: receives the finished rows.
+        fixed_batches: split -> batch that is evaluated now and then, or None.
+        probe_every: distance of the probes in steps, or None.
+        alone: whether this is the only process of the training.
+        start: steps done before this process.
+
+    Returns:
+        What follows the training, and what takes each hook off again.
+
+    Raises:
+        ConfigError: if a fixed batch cannot be evaluated.
+    """
+    names = parameter_names(watched.models)
+    recorders = {k: ParameterRecorder(o, names, k, exact=tier == "deep") for k, o in watched.optimizers.items()}
+    main = next(iter(recorders.values()))
+    layers = watched_layers(watched.models) if tier != "light" else {}
+    activations = ActivationRecorder(layers) if layers else None
+    batches = [FixedBatch(s, b, watched.model, watched.criterion) for s, b in fixed_batches.items() if b is not None]
+    probes = Probes(
+        [batch.evaluate for batch in batches],
+        model=_probed(watched) if alone and tier != "light" else None,
+        params=lambda: main.params,
+        criterion=watched.criterion,
+        cadence=cadence,
+        every=probe_every,
+    )
+    zero_grad = CountedZeroGrad(watched.clock)
+    loop = Loop(
+        watched,
+        parameters=recorders,
+        activations=activations,
+        cadence=cadence,
+        transport=transport,
+        probes=probes,
+        zero_grad_calls=lambda: zero_grad.calls,
+        extras=_extras(tier, list(recorders.values()), watched.device),
+        start=start,
+    )
+    removers = [zero_grad.remove]
+    if activations is not None:
+        loop.layer_hooks = LayerHooks(activations.modules, loop.layer_output)
+        removers.append(loop.layer_hooks.take)
+    return loop, removers + _tapped(loop, watched)
+
+
+def _extras(tier: Tier, recorders: Sequence[ParameterRecorder], device: torch.device) -> list[Callable[[Row], None]]:
+    """What is measured at records beside parameters and activations, by tier."""
+    extras: list[Callable[[Row], None]] = []
+    if tier != "light":
+        extras += [AdamRecorder(r).after_step for r in recorders if AdamRecorder.fits(r.optimizer)]
+    if tier == "deep":
+        extras.append(_TensorCount(device))
+    return extras
+
+
+class _TensorCount:
+    """Counts live tensors, at most every ten seconds: on the host it walks through all objects."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._counted = 0.0
+
+    def __call__(self, row: Row) -> None:
+        now = time.perf_counter()
+        if now - self._counted > 10:
+            self._counted = now
+            row.put(LIVE_TENSORS, live_tensors(self._device))
+
+
+def _probed(watched: Watched) -> nn.Module | None:
+    """The model whose steps can be probed: one that is called itself, with one optimizer and a criterion."""
+    model = watched.model
+    single = len(watched.models) == len(watched.optimizers) == 1 and watched.criterion is not None
+    closure = isinstance(watched.clock, torch.optim.LBFGS)
+    if not single or closure or compiled(model) or roots(model) != [model]:
+        return None
+    return model if sum(p.numel() for p in model.parameters()) <= _MOST_PROBED else None
+
+
+def _tapped(loop: Loop, watched: Watched) -> list[Callable[[], None]]:
+    """Put the hooks on; returns what takes them off."""
+    removers: list[Callable[[], None]] = []
+    for root in [r for m in watched.models.values() for r in roots(m)]:
+        removers.append(tap_module(root, "before", Tap("the forward pass", loop.forward_begins)))
+        removers.append(tap_module(root, "after", Tap("the forward pass", loop.forward_ends)))
+    if isinstance(watched.criterion, nn.Module):
+        removers.append(tap_module(watched.criterion, "after", Tap("the loss", loop.loss_computed)))
+    for optimizer in watched.optimizers.values():
+        before = optimizer.register_step_pre_hook(Tap("weights before the step", loop.before_step))
+        after = optimizer.register_step_post_hook(Tap("the optimizer's step", loop.after_step))
+        removers += [before.remove, after.remove]
+    removers.append(ClipWatch(loop.clipped).remove)
+    if any(compiled(m) or compiled(unwrapped(m)) for m in watched.models.values()):
+        log.info("fitdoctor: activations inside torch.compile are not measured; everything else is")
+    return removers

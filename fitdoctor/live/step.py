@@ -1,0 +1,119 @@
+"""What is noted in the course of one training step, and small parts of its row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fitdoctor.live.sinks import Point, Vector
+from fitdoctor.live.transport import Row, scalar
+from fitdoctor.run import FloatArray
+from fitdoctor.signals import LOSS, LOSS_WEIGHT
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """One forward pass of a training step, while it lasts.
+
+    Attributes:
+        module: the model that was called.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        criterion_args: what the criterion was called with.
+    """
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    criterion_args: tuple[Any, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """What was noted since the last step of the first optimizer.
+
+    Attributes:
+        row: receives the measurements.
+        forwards: forward passes of the model.
+        backwards: backward passes.
+        losses: losses that are numbers of the host.
+        loss_tensors: losses that are still on the device.
+        weight: gradient with respect to the first loss: what it was multiplied with before `backward`.
+        first_half: gradient norm of the first of several accumulated batches.
+        batch_size: inputs of all forward passes.
+        data_time: seconds waited for the batch.
+        spent: seconds that the hooks used.
+        bad: whether a loss was not finite.
+        clip_factor: what clipping multiplied the gradients with.
+        clipped: identities of the optimizers whose gradients were clipped.
+        steps: identity of optimizer -> its steps.
+    """
+
+    row: Row
+    forwards: int = 0
+    backwards: int = 0
+    losses: list[float] = field(default_factory=list)
+    loss_tensors: list[Tensor] = field(default_factory=list)
+    weight: Tensor | None = None
+    first_half: Tensor | None = None
+    batch_size: int = 0
+    data_time: float = 0.0
+    spent: float = 0.0
+    bad: bool = False
+    clip_factor: Tensor | float = 1.0
+    clipped: set[int] = field(default_factory=set)
+    steps: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def first_loss(self) -> Tensor | float | None:
+        """The loss of the first batch, None where no loss was seen."""
+        return self.losses[0] if self.losses else self.loss_tensors[0] if self.loss_tensors else None
+
+    def note_loss(self) -> None:
+        """Put the mean loss of the step into its row."""
+        if self.losses:
+            self.row.put(LOSS, sum(self.losses) / len(self.losses))
+        if self.loss_tensors:
+            first = self.loss_tensors[0]
+            mean = first if len(self.loss_tensors) == 1 else torch.stack(self.loss_tensors).mean()
+            self.row.add(scalar(LOSS), mean)
+
+    def note_weights(self) -> None:
+        """Put what the loss was multiplied with into the row, and the norm that the noise scale needs."""
+        if self.weight is not None:
+            self.row.add(_Weight(), self.weight)
+        if self.first_half is not None and self.forwards > 1:
+            self.row.parts.insert(0, (_FirstHalf(self.forwards, self.batch_size), self.first_half))
+
+
+class _Weight:
+    def __call__(self, row: Row, values: FloatArray) -> list[Point | Vector]:
+        row.context["weight"] = float(values[0])
+        scale = row.context.get("scale", 1.0)
+        return [row.point(LOSS_WEIGHT, float(values[0]) / scale)] if scale else []
+
+
+class _FirstHalf:
+    def __init__(self, forwards: int, samples: int) -> None:
+        self.forwards, self.samples = forwards, samples
+
+    def __call__(self, row: Row, values: FloatArray) -> list[Point | Vector]:
+        row.context["first_norm"] = float(values[0])
+        row.context["forwards"], row.context["samples"] = float(self.forwards), float(self.samples)
+        return []
+
+
+def size_of_batch(args: Sequence[object], kwargs: Mapping[str, object]) -> int:
+    """Inputs in what a model was called with: the length of the first tensor, 0 where there is none."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor) and value.ndim:
+            return int(value.shape[0])
+        if isinstance(value, Mapping | list | tuple):
+            found = size_of_batch(list(value.values()) if isinstance(value, Mapping) else value, {})
+            if found:
+                return found
+    return 0
