@@ -7,7 +7,6 @@ check of all checksums and one conversion for twenty files. Any other file is re
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -35,11 +34,11 @@ _PATIENCE = 64  # most files that are read by themselves before others are read 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Template:
-    """What a file consists of behind its prelude.
+    """What files consist of behind their preludes.
 
     Attributes:
         periods: what repeats, one after the other, with the same tags.
-        counts: how often, but for the last, which repeats up to the end.
+        counts: how often each comes in a file that is long enough; the last goes on to the end.
     """
 
     periods: tuple[Period, ...]
@@ -58,13 +57,20 @@ class _Template:
             periods.append(period)
             counts.append(period.repeats(data, at, stop))
             at += counts[-1] * len(period.row)
-        return cls(tuple(periods), tuple(counts[:-1])) if periods else None
+        return cls(tuple(periods), tuple(counts)) if periods else None
 
-    def rest(self, size: int) -> int:
-        """How often the last period comes in a file with so many bytes of periods; -1 where it does not fit."""
-        size -= sum(n * len(p.row) for p, n in zip(self.periods, self.counts, strict=False))
-        count, over = divmod(size, len(self.periods[-1].row))
-        return count if count > 0 and not over else -1
+    def counts_in(self, data: Bytes, start: int, stop: int) -> list[int] | None:
+        """How often each period comes in ``data[start:stop]`` if it follows the template; None if it cannot."""
+        left = stop - start
+        counts = []
+        for period, count in zip(self.periods, self.counts, strict=True):
+            width = len(period.row)
+            counts.append(left // width if period is self.periods[-1] else min(left // width, count))
+            left -= counts[-1] * width
+            if not left:
+                # Where a file is longer than those known before, its last steps have more digits.
+                return counts if period.fits(data, stop - width, stop) else None
+        return None
 
 
 @dataclass(slots=True, eq=False)
@@ -72,17 +78,17 @@ class _File:
     """A file in memory.
 
     Attributes:
-        path: the file.
+        place: which of the paths.
         start: where the periods begin.
         stop: where the file ends.
-        count: how often the last period of its template comes.
+        counts: how often each period of its template comes, as far as the file reaches.
         events: what read its prelude.
     """
 
-    path: Path
+    place: int
     start: int
     stop: int
-    count: int = 0
+    counts: list[int] = field(default_factory=list)
     events: EventDecoder = field(default_factory=EventDecoder)
 
 
@@ -95,8 +101,8 @@ class ReadAhead:
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._paths = list(dict.fromkeys(paths))
-        self._place = {path: i for i, path in enumerate(self._paths)}
-        self._parts: dict[Path, EventPart] = {}
+        self._place = {str(path): i for i, path in enumerate(self._paths)}
+        self._parts: dict[int, EventPart] = {}
         self._room = np.empty(0, np.uint8)
         self._templates: dict[bytes, _Template] = {}
         self._tried = 0  # how many of the paths have been looked at
@@ -108,11 +114,11 @@ class ReadAhead:
         Raises:
             ReadError: if the file cannot be opened or read.
         """
-        part = self._parts.pop(path, None)
-        place = self._place.get(path, -1)
+        place = self._place.get(str(path), -1)
+        part = self._parts.pop(place, None)
         if part is None and place >= self._tried:
             self._fill(place)
-            part = self._parts.pop(path, None)
+            part = self._parts.pop(place, None)
         return EventFileTail(path).new() if part is None else part
 
     def _fill(self, first: int) -> None:
@@ -122,11 +128,11 @@ class ReadAhead:
             self._room = np.empty(FRONT + _ROOM + BACK, np.uint8)
         groups: dict[_Template, list[_File]] = {}
         stop, self._tried = FRONT, first
-        for path in itertools.islice(self._paths, first, first + _TOGETHER):
+        for place, path in enumerate(self._paths[first : first + _TOGETHER], first):
             if stop + SMALL > len(self._room) - BACK:
                 break
             start, stop = stop, stop + _size_read(path, self._room[stop : stop + SMALL])
-            found = self._begun(path, start, stop)
+            found = self._begun(place, start, stop)
             self._tried += 1
             if found is not None:
                 groups.setdefault(found[0], []).append(found[1])
@@ -138,15 +144,14 @@ class ReadAhead:
         for template, files in groups.items():
             self._decode(template, files)
 
-    def _begun(self, path: Path, start: int, stop: int) -> tuple[_Template, _File] | None:
+    def _begun(self, place: int, start: int, stop: int) -> tuple[_Template, _File] | None:
         """The file behind its prelude and the template it may fit; None if it must be read by itself."""
         data = self._room
-        file = _File(path, start, stop)
+        file = _File(place, start, stop)
         while file.start + HEADER <= min(stop, start + _PRELUDE):
             head = data[file.start : file.start + HEADER].tobytes()
             template = self._template(head, file)
             if template is not None:
-                file.count = template.rest(stop - file.start)
                 return template, file
             length = length_of(head)
             if length is None or file.start + FRAME + length > stop:
@@ -160,29 +165,33 @@ class ReadAhead:
     def _template(self, head: bytes, file: _File) -> _Template | None:
         """The template that a file may follow from a record with this header on, or None."""
         data, at, stop = self._room, file.start, file.stop
-        template = self._templates.get(head)
-        known = template is not None and template.rest(stop - at) > 0 and not file.events.plugins
-        if template is not None and known and template.periods[0].fits(data, at, stop):
-            return template
-        template = _Template.of(data, at, stop, file.events)
-        if template is not None:
+        known = self._templates.get(head)
+        if known is not None and not file.events.plugins:
+            counts = known.counts_in(data, at, stop)
+            if counts is not None:
+                file.counts = counts
+                return known
+        found = _Template.of(data, at, stop, file.events)
+        if found is not None:
+            file.counts = list(found.counts)
             while len(self._templates) >= _KNOWN:
                 del self._templates[next(iter(self._templates))]
-            self._templates[head] = template
-        return template
+            self._templates[head] = found
+        return found
 
     def _decode(self, template: _Template, files: list[_File]) -> None:
         """Decode files of one template, and leave out those that do not fit it after all."""
-        at = np.array([file.start for file in files])
-        last = np.array([file.count for file in files])
-        total = last + sum(template.counts)
-        ends = np.cumsum(total)
-        n, slots = int(ends[-1]), len(template.periods[0].shapes)
+        all_counts = np.zeros((len(template.periods), len(files)), np.int64)
+        for i, file in enumerate(files):
+            all_counts[: len(file.counts), i] = file.counts
+        ends = np.cumsum(all_counts.sum(axis=0))
+        slots, n = len(template.periods[0].shapes), int(ends[-1])
         steps, values, walls = np.empty((slots, n), np.int64), np.empty((slots, n)), np.empty((slots, n))
-        first = ends - total
-        for period, count in itertools.zip_longest(template.periods, template.counts):
-            counts = last if count is None else np.full(len(files), count)
-            width = len(period.row)
+        at = np.array([file.start for file in files])
+        done, order = 0, np.empty(n, np.int64)
+        first = np.concatenate(([0], ends[:-1]))
+        for period, counts in zip(template.periods, all_counts, strict=True):
+            width, count = len(period.row), int(counts.sum())
             rows = windows(self._room, f"V{width}")[_ranges(at, counts, width)].view(np.uint8).reshape(-1, width)
             if not period.same(rows):
                 odd = ((rows ^ period.row) & period.fixed).any(axis=1)
@@ -190,27 +199,31 @@ class ReadAhead:
                 if right := [file for i, file in enumerate(files) if i not in wrong]:
                     self._decode(template, right)
                 return
-            if not period.intact(rows):
+            if count and not period.intact(rows):
                 return  # some record is damaged; each file by itself will tell which
-            place = _ranges(first, counts, 1)
+            here = slice(done, done + count)
             for slot, shape in enumerate(period.shapes):
-                steps[slot, place] = steps_of(rows, shape.step, shape.step_size)
-                values[slot, place] = values_of(rows, shape.slots[0])
-                walls[slot, place] = walls_of(rows, shape.wall)
+                steps[slot, here] = steps_of(rows, shape.step, shape.step_size)
+                values[slot, here] = values_of(rows, shape.slots[0])
+                walls[slot, here] = walls_of(rows, shape.wall)
+            order[_ranges(first, counts, 1)] = np.arange(done, done + count)
             at = at + counts * width
             first = first + counts
+            done += count
+        if len(template.periods) > 1:  # so far in the order of the periods; now file by file
+            steps, values, walls = steps.take(order, axis=1), values.take(order, axis=1), walls.take(order, axis=1)
         tags = [tags[0].decode("utf-8", errors="replace") for tags in template.periods[0].tags]
-        for file, low, high in zip(files, (ends - total).tolist(), ends.tolist(), strict=True):
+        for file, low, high in zip(files, [0, *ends[:-1].tolist()], ends.tolist(), strict=True):
             part = slice(low, high)
             series = [
                 RawSeries(tag, value[part], step[part], wall_time=wall[part])
                 for tag, value, step, wall in zip(tags, values, steps, walls, strict=True)
             ]
             events = file.events
-            self._parts[file.path] = EventPart(
+            self._parts[file.place] = EventPart(
                 (*series, *events.series()),
                 events.params,
-                tuple(left_notes(file.path, events)),
+                tuple(left_notes(self._paths[file.place], events)),
                 events.finished,
                 waiting=0,
                 lost=False,
