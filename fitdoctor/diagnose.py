@@ -13,6 +13,7 @@ from fitdoctor import catalogue
 from fitdoctor.config import Config
 from fitdoctor.errors import ConfigError
 from fitdoctor.finding import Evidence
+from fitdoctor.layer_maps import layer_maps
 from fitdoctor.report import Outcome, Report
 from fitdoctor.rule import CannotJudge, Rule
 from fitdoctor.run import Run
@@ -21,13 +22,16 @@ from fitdoctor.signals import GRAD_NORM, LOSS, LR, METRICS
 from fitdoctor.triage import triage
 
 
-def diagnose(run: Run, *, rules: Sequence[Rule] | None = None, config: Config | None = None) -> Report:
+def diagnose(
+    run: Run, *, rules: Sequence[Rule] | None = None, config: Config | None = None, layers: bool = False
+) -> Report:
     """Judge a run by the rules.
 
     Args:
         run: what the run logged.
         rules: the rules to apply; all of the catalogue when left out.
         config: what to select, ignore and override.
+        layers: put what was logged per layer into the report, for drawing.
 
     Returns:
         The report. A rule that raises is reported as crashed; it never stops the others.
@@ -63,6 +67,7 @@ def diagnose(run: Run, *, rules: Sequence[Rule] | None = None, config: Config | 
         unmapped=run.unmapped,
         fitdoctor=fitdoctor.__version__,
         ignored=ignored,
+        layers=layer_maps(run) if layers else (),
     )
 
 

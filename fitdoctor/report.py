@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from fitdoctor.errors import ReportFormatError
 from fitdoctor.finding import Change, Confidence, Evidence, Finding, Remedy, Severity
+from fitdoctor.layer_maps import LayerMap
 from fitdoctor.run import Fact, Note, Span
 from fitdoctor.signals import QUANTITIES, Quantity, Signal
 
@@ -78,6 +79,7 @@ class Report:
         unmapped: tags that could not be mapped to a signal.
         fitdoctor: version that made the report.
         ignored: rules that the user switched off, with the reason given.
+        layers: what was logged per layer, for drawing; filled where `diagnose` was asked for it.
     """
 
     run: str
@@ -92,6 +94,7 @@ class Report:
     unmapped: tuple[str, ...] = ()
     fitdoctor: str = ""
     ignored: Mapping[str, str] = field(default_factory=dict)
+    layers: tuple[LayerMap, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "facts", dict(self.facts))
@@ -243,6 +246,7 @@ def _remedy_to_dict(r: Remedy) -> dict[str, Any]:
         "confirm": r.confirm,
         "change": change,
         "code": dict(r.code),
+        "kind": r.kind,
     }
 
 
@@ -257,6 +261,16 @@ def _finding_to_dict(f: Finding) -> dict[str, Any]:
         "remedies": [_remedy_to_dict(r) for r in f.remedies],
         "could_be": list(f.could_be),
         "settle_with": f.settle_with or None,
+        "ruled_out": list(f.ruled_out),
+    }
+
+
+def _layer_map_to_dict(m: LayerMap) -> dict[str, Any]:
+    return {
+        "quantity": m.quantity.name,
+        "layers": list(m.layers),
+        "spans": [_span(s) for s in m.spans],
+        "values": [[_number(v) for v in row] for row in m.values],
     }
 
 
@@ -296,6 +310,7 @@ def _report_to_dict(report: Report) -> dict[str, Any]:
         "curves": [_evidence_to_dict(c) for c in report.curves],
         "unmapped": list(report.unmapped),
         "ignored": dict(report.ignored),
+        "layers": [_layer_map_to_dict(m) for m in report.layers],
         "fitdoctor": report.fitdoctor,
     }
 
@@ -312,10 +327,21 @@ def _span_from(value: Any) -> Span:
     return Span(int(value[0]), int(value[1]))
 
 
+def _quantity_from(name: str) -> Quantity:
+    return QUANTITIES.get(name) or Quantity(name, "", "unknown to this version")
+
+
 def _signal_from(data: Mapping[str, Any]) -> Signal:
-    name = data["quantity"]
-    quantity = QUANTITIES.get(name) or Quantity(name, "", "unknown to this version")
-    return Signal(quantity, data["split"], data["layer"])
+    return Signal(_quantity_from(data["quantity"]), data["split"], data["layer"])
+
+
+def _layer_map_from(data: Mapping[str, Any]) -> LayerMap:
+    return LayerMap(
+        _quantity_from(data["quantity"]),
+        tuple(str(layer) for layer in data["layers"]),
+        tuple(_span_from(s) for s in data["spans"]),
+        tuple(tuple(None if v is None else _float(v) for v in row) for row in data["values"]),
+    )
 
 
 def _evidence_from(data: Mapping[str, Any]) -> Evidence:
@@ -331,7 +357,9 @@ def _evidence_from(data: Mapping[str, Any]) -> Evidence:
 
 def _remedy_from(data: Mapping[str, Any]) -> Remedy:
     change = data["change"] and Change(data["change"]["knob"], data["change"]["op"], data["change"]["value"])
-    return Remedy(data["title"], data["why"], change, data["code"], data["unless"], data["confirm"])
+    return Remedy(
+        data["title"], data["why"], change, data["code"], data["unless"], data["confirm"], data.get("kind", "")
+    )
 
 
 def _finding_from(data: Mapping[str, Any]) -> Finding:
@@ -345,6 +373,7 @@ def _finding_from(data: Mapping[str, Any]) -> Finding:
         tuple(data["could_be"]),
         data["settle_with"] or "",
         data["rule"],
+        tuple(data.get("ruled_out", ())),
     )
 
 
@@ -380,4 +409,5 @@ def _report_from_dict(data: Mapping[str, Any]) -> Report:
         unmapped=tuple(data["unmapped"]),
         fitdoctor=data["fitdoctor"],
         ignored=data["ignored"],
+        layers=tuple(_layer_map_from(m) for m in data.get("layers", ())),
     )

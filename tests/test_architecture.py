@@ -9,7 +9,7 @@ from pathlib import Path
 import fitdoctor
 
 PACKAGE = Path(fitdoctor.__file__).parent
-VIEWS = {"curves", "generalisation", "norms", "plans", "schedules", "shapes"}  # what rules see of a run
+VIEWS = {"curves", "generalisation", "norms", "objectives", "plans", "schedules", "shapes", "steps"}  # what rules see of a run
 JUDGED = {"finding", "run", "signals"}
 ANYTHING = {p.stem for p in PACKAGE.iterdir()} - {"cli", "testing", "__pycache__"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -18,17 +18,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "signals": set(),
     "run": {"signals"},
     "finding": {"run", "signals"},
+    "layer_maps": {"run", "signals"},
     "remedies": {"finding"},
     "rule": {"errors", *JUDGED},
     **{view: {"rule", "run", "signals", "stats", *VIEWS} for view in VIEWS},
-    "rules": {"rule", "remedies", "stats", *JUDGED, *VIEWS},
-    "report": {"rule", "errors", *JUDGED},
+    "harm": {"curves", *JUDGED},
+    "rules": {"rule", "remedies", "stats", "harm", *JUDGED, *VIEWS},
+    "report": {"rule", "errors", "layer_maps", *JUDGED},
     "triage": {"rule", "report", *JUDGED},
     "readers": {"run", "signals", "errors"},
-    "reporters": {"report", "finding", "run"},
+    "reporters": {"report", "finding", "layer_maps", "run"},
     "config": {"run", "errors"},
     "catalogue": {"rule", "rules", "errors"},
-    "diagnose": {"catalogue", "config", "errors", "report", "triage", "rule", "schedules", *JUDGED},
+    "diagnose": {"catalogue", "config", "errors", "layer_maps", "report", "triage", "rule", "schedules", *JUDGED},
     "live": {"catalogue", "config", "diagnose", "finding", "readers", "report", "errors", "run", "signals"},
     "preflight": {"finding", "remedies", "report", "stats", "run", "signals", "errors"},
     "tensorboard_plugin": {"diagnose", "readers", "reporters", "report", "run", "errors"},

@@ -46,7 +46,7 @@ def test_help_and_version_load_nothing_heavy(arguments: list[str]):
     assert loaded_by(arguments, (*NUMBERS, *FRAMEWORKS, "rich", "jinja2", "google.protobuf")) == ""
 
 
-@pytest.mark.parametrize("format_", ["terminal", "json", "markdown", "github", "sarif", "junit"])
+@pytest.mark.parametrize("format_", ["terminal", "json", "markdown", "html", "github", "sarif", "junit"])
 def test_analyze_loads_no_framework(log: str, format_: str):
     assert loaded_by(["analyze", log, "--format", format_], (*FRAMEWORKS, "rich.markdown")) == ""
 

@@ -9,8 +9,8 @@ import click
 
 from fitdoctor.cli.options import LOG_PATH, Given, judging_options, reading_options
 
-FORMATS = ("terminal", "json", "markdown", "github", "sarif", "junit")
-_BY_SUFFIX = {".json": "json", ".md": "markdown", ".sarif": "sarif", ".xml": "junit"}
+FORMATS = ("terminal", "json", "markdown", "html", "github", "sarif", "junit")
+_BY_SUFFIX = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html", ".sarif": "sarif", ".xml": "junit"}
 
 
 @click.command(short_help="Diagnose the runs logged below some paths.")
@@ -61,7 +61,7 @@ def analyze(
     format_ = format_ or (_BY_SUFFIX.get(output.suffix.lower(), "terminal") if output else "terminal")
     with Progress(off=quiet) as progress, opened(output, progress, utf8=format_ != "terminal") as out:
         logs = Logs(paths, config, pattern, progress)
-        reports = tally.passing(diagnose(run, config=config) for run in logs)
+        reports = tally.passing(diagnose(run, config=config, layers=format_ == "html") for run in logs)
         write_reports(reports, format_, out, fail_on=config.fail_on, full=full, verbose=verbose, quiet=quiet)
     tally.unreadable = logs.report_failures()
     ctx.exit(tally.status(exit_zero=exit_zero))

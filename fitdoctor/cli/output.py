@@ -91,6 +91,10 @@ def _pieces(reports: Iterable[Report], format_: str, fail_on: str) -> Iterable[s
         from fitdoctor.reporters import json
 
         return json.stream(reports, fitdoctor=__version__)
+    if format_ == "html":
+        from fitdoctor.reporters import html
+
+        return html.stream(reports)
     if format_ == "github":
         from fitdoctor.reporters import github
 

@@ -8,5 +8,5 @@ Whatever comes from a log (run names, tags, layer names) is hostile text until i
 `fitdoctor.reporters.harmless`.
 """
 
-FORMATS = ("terminal", "json", "markdown", "github", "sarif", "junit")
+FORMATS = ("terminal", "json", "markdown", "html", "github", "sarif", "junit")
 """Names of the formats, as ``--format`` takes them."""

@@ -1,0 +1,247 @@
+// A chart of curves over steps, drawn as SVG: crosshair by pointer or arrow keys, values as a table.
+
+import { el, fold, svg, table } from "./dom.js";
+import { count, moment, number } from "./format.js";
+import { lastUpTo, makeScale, ticks, values } from "./scale.js";
+
+const LEFT = 52;
+const RIGHT = 14;
+const TOP = 20; // strip of what is not finite, and of the labels of marks
+const BOTTOM = 20;
+
+/**
+ * A figure of one panel: {title, curves: [{label, split, x, y}], marks: [[step, label]], log}.
+ * `about`: {unit, perEpoch, key, height, span} where span is the first and last step of the axis.
+ */
+export function chart(panel, about) {
+  const curves = panel.curves.map((c, i) => ({ ...c, y: values(c), style: styleOf(panel.curves, i) }));
+  const steps = [...new Set(curves.flatMap((c) => c.x))].sort((a, b) => a - b);
+  const span = about.span ?? [steps[0], steps[steps.length - 1]];
+  const readout = el("p", { class: "readout", "aria-hidden": "true" }, "\u00a0");
+  const plot = el("div", {
+    class: "plot",
+    tabindex: 0,
+    role: "slider",
+    "aria-label": `${panel.title} over ${about.unit}s; arrow keys read the values`,
+    "aria-orientation": "horizontal",
+    "aria-valuemin": 0,
+    "aria-valuemax": Math.max(0, steps.length - 1),
+    "aria-valuenow": 0,
+    "aria-valuetext": described(panel, curves, about),
+  });
+  let drawn = null;
+  const draw = (width) => {
+    drawn = picture(panel, curves, span, Math.max(240, Math.round(width)), about.height ?? 170);
+    plot.replaceChildren(drawn.node);
+  };
+  draw(640);
+  watchWidth(plot, draw);
+
+  const pointAt = (index) => {
+    const i = Math.min(steps.length - 1, Math.max(0, index));
+    const at = steps[i];
+    const seen = curves
+      .map((c) => [c, lastUpTo(c.x, at)])
+      .filter(([c, k]) => k >= 0 && at - c.x[k] <= (span[1] - span[0]) / 20)
+      .map(([c, k]) => [c, c.y[k]]);
+    const text = [moment(at, about.unit, about.perEpoch), ...seen.map(([c, v]) => `${c.label} ${number(v)}`)];
+    readout.textContent = text.join(" · ");
+    plot.setAttribute("aria-valuenow", i);
+    plot.setAttribute("aria-valuetext", text.join(", "));
+    drawn.point(at, seen);
+    return i;
+  };
+  let current = -1;
+  plot.addEventListener("pointermove", (event) => {
+    const box = plot.getBoundingClientRect();
+    const at = drawn.stepAt(((event.clientX - box.left) / box.width) * drawn.width);
+    const k = lastUpTo(steps, at);
+    const next = k + 1 < steps.length && (k < 0 || steps[k + 1] - at < at - steps[k]) ? k + 1 : k;
+    current = pointAt(next);
+  });
+  plot.addEventListener("pointerleave", () => {
+    if (document.activeElement !== plot) drawn.clear(), (readout.textContent = "\u00a0");
+  });
+  plot.addEventListener("blur", () => (drawn.clear(), (readout.textContent = "\u00a0")));
+  plot.addEventListener("keydown", (event) => {
+    const far = Math.max(1, Math.round(steps.length / 10));
+    const moves = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -far, PageUp: far };
+    let next = null;
+    if (event.key in moves) next = current + moves[event.key];
+    else if (event.key === "Home") next = 0;
+    else if (event.key === "End") next = steps.length - 1;
+    if (next === null) return;
+    event.preventDefault();
+    current = pointAt(next);
+  });
+  return el("figure", { class: "chart" },
+    el("figcaption", {},
+      el("span", { class: "chart-title" }, panel.title, panel.log ? el("small", {}, " log scale") : null),
+      curves.length > 1 || curves[0]?.label.includes(" ") ? legend(curves) : null),
+    readout,
+    plot,
+    about.noTable ? null : fold(`${about.key}/values`, "Values as a table", () => valueTable(panel, curves, steps, about)));
+}
+
+function legend(curves) {
+  return el("span", { class: "legend" },
+    curves.map((c) => el("span", { class: "key" }, el("span", { class: `swatch ${c.style}`, "aria-hidden": "true" }), c.label)));
+}
+
+function styleOf(curves, i) {
+  if (curves[i].hue !== undefined) return `hue${curves[i].hue % 8}`;
+  const split = curves[i].split;
+  const before = curves.slice(0, i).filter((c) => c.split === split).length;
+  return `${split === "val" || split === "test" ? split : "train"}${before ? " second" : ""}`;
+}
+
+function described(panel, curves, about) {
+  const parts = curves.map((c) => {
+    const finite = c.y.filter((v) => Number.isFinite(v));
+    const bad = c.y.length - finite.length;
+    const range = finite.length ? `from ${number(c.y[0])} to ${number(c.y[c.y.length - 1])}, lowest ${number(least(finite))}, highest ${number(-least(finite.map((v) => -v)))}` : "no finite value";
+    return `${c.label} ${range}${bad ? `, ${bad} values not finite` : ""}`;
+  });
+  const marks = panel.marks.map(([s, label]) => `${label} at ${moment(s, about.unit, about.perEpoch)}`);
+  return [...parts, ...marks].join("; ");
+}
+
+function least(numbers) {
+  return numbers.reduce((a, b) => (b < a ? b : a), Infinity);
+}
+
+function valueTable(panel, curves, steps, about) {
+  const rows = steps.map((s) => [
+    count(s),
+    ...curves.map((c) => {
+      const k = lastUpTo(c.x, s);
+      return k >= 0 && c.x[k] === s ? number(c.y[k]) : "";
+    }),
+  ]);
+  return table(`${panel.title} by ${about.unit}`, [about.unit, ...curves.map((c) => c.label)], rows);
+}
+
+function picture(panel, curves, [first, last], width, height) {
+  const scale = makeScale(curves.flatMap((c) => c.y), panel.log);
+  const across = width - LEFT - RIGHT;
+  const down = height - TOP - BOTTOM;
+  const x = (s) => LEFT + (last > first ? (Math.min(Math.max(s, first), last) - first) / (last - first) : 0.5) * across;
+  const y = (v) => TOP + (1 - (0.03 + 0.94 * scale.place(v))) * down;
+  const over = svg("g", { class: "crosshair" });
+  const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true", focusable: "false" },
+    ticks(scale, 3).map((v) => svg("g", { class: "tick" },
+      svg("line", { x1: LEFT, x2: width - RIGHT, y1: y(v), y2: y(v) }),
+      svg("text", { x: LEFT - 6, y: y(v) + 4, "text-anchor": "end" }, number(v)))),
+    stepTicks(first, last, across).map((s) => svg("text", { class: "step", x: x(s), y: height - 5, "text-anchor": "middle" }, count(s))),
+    marksOf(panel.marks, x, width, height),
+    curves.map((c) => lineOf(c, x, y)),
+    over);
+  return {
+    node,
+    width,
+    stepAt: (px) => first + ((px - LEFT) / across) * (last - first),
+    clear: () => over.replaceChildren(),
+    point: (at, seen) => over.replaceChildren(
+      svg("line", { x1: x(at), x2: x(at), y1: TOP, y2: height - BOTTOM }),
+      ...seen.filter(([, v]) => Number.isFinite(v)).map(([c, v]) => svg("circle", { class: c.style, cx: x(at), cy: y(v), r: 3.5 }))),
+  };
+}
+
+function stepTicks(first, last, across) {
+  const scale = { low: first, high: last, log: false };
+  return ticks(scale, Math.max(2, Math.round(across / 110))).filter((s) => Number.isInteger(s));
+}
+
+function lineOf(curve, x, y) {
+  let path = "";
+  let pen = false;
+  let run = 0;
+  const dots = [];
+  const bad = [];
+  curve.y.forEach((v, i) => {
+    const px = x(curve.x[i]).toFixed(1);
+    if (!Number.isFinite(v)) {
+      pen = false;
+      bad.push(i);
+      return;
+    }
+    const py = y(v).toFixed(1);
+    path += `${pen ? "L" : "M"}${px} ${py}`;
+    run = pen ? run + 1 : 1;
+    pen = true;
+    const alone = run === 1 && !Number.isFinite(curve.y[i + 1]);
+    if (alone || curve.y.length <= 12) dots.push(svg("circle", { class: `dot ${curve.style}`, cx: px, cy: py, r: 2.5 }));
+  });
+  return svg("g", {}, svg("path", { class: `curve ${curve.style}`, d: path }), dots, stretches(bad).map(([a, b]) => notFinite(x(curve.x[a]), x(curve.x[b]), TOP - 6)));
+}
+
+/** First and last of each stretch of consecutive indices. */
+function stretches(indices) {
+  const out = [];
+  for (const i of indices) {
+    const last = out[out.length - 1];
+    if (last && last[1] === i - 1) last[1] = i;
+    else out.push([i, i]);
+  }
+  return out;
+}
+
+/** What was not finite, above the curve: a cross, or a bar with one at its beginning. */
+function notFinite(from, to, y) {
+  return svg("g", { class: "bad" },
+    svg("text", { x: from, y: y + 4.5, "text-anchor": "middle" }, "×"),
+    to - from > 5 ? svg("line", { x1: from, x2: to, y1: y, y2: y }) : null,
+    to - from > 90 ? svg("text", { class: "bad-label", x: to, y: y - 3, "text-anchor": "end" }, "not finite") : null);
+}
+
+/** Vertical lines with labels; a label goes to the side that has room, and below another that is in its way. */
+function marksOf(marks, x, width, height) {
+  const taken = [];
+  return marks.map(([step, label]) => {
+    const px = x(step);
+    const length = label.length * 6.2 + 6;
+    const left = px + length > width - RIGHT && px - length > LEFT;
+    const from = left ? px - length : px;
+    let line = 0;
+    while (taken.some((t) => t.line === line && from < t.to && from + length > t.from)) line++;
+    taken.push({ line, from, to: from + length });
+    const py = TOP + 10 + 13 * line;
+    if (py > height - BOTTOM - 4) return svg("line", { class: "mark", x1: px, x2: px, y1: TOP, y2: height - BOTTOM });
+    return svg("g", { class: "mark" },
+      svg("line", { x1: px, x2: px, y1: TOP, y2: height - BOTTOM }),
+      svg("text", { x: left ? px - 4 : px + 4, y: py, "text-anchor": left ? "end" : "start" }, label));
+  });
+}
+
+/** Draw again whenever the place of a picture gets another width. */
+export function watchWidth(node, draw) {
+  let width = 0;
+  new ResizeObserver(() => {
+    const now = Math.round(node.clientWidth);
+    if (now && Math.abs(now - width) > 1) draw((width = now));
+  }).observe(node);
+}
+
+/** A curve of a few values in a line of text. */
+export function spark(row, width = 84, height = 22) {
+  const numbers = row.spark.map((v) => (v === null ? null : Number(v)));
+  if (numbers.length < 2) return "";
+  const finite = numbers.filter((v) => Number.isFinite(v));
+  const scale = makeScale(finite, finite.every((v) => v > 0) && Math.max(...finite) > 20 * Math.min(...finite));
+  let path = "";
+  let pen = false;
+  const bad = [];
+  const x = (i) => 4 + (i / (numbers.length - 1)) * (width - 8);
+  numbers.forEach((v, i) => {
+    if (!Number.isFinite(v)) {
+      pen = false;
+      bad.push(i);
+      return;
+    }
+    path += `${pen ? "L" : "M"}${x(i).toFixed(1)} ${(height - 3 - scale.place(v) * (height - 6)).toFixed(1)}`;
+    pen = true;
+  });
+  const node = svg("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" },
+    svg("path", { class: "curve train", d: path }), stretches(bad).map(([a, b]) => notFinite(x(a), x(b), 5)));
+  return node;
+}

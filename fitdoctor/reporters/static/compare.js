@@ -1,0 +1,85 @@
+// The comparison of chosen runs: one row per run, and their curves in common charts.
+
+import { chart } from "./chart.js";
+import { el } from "./dom.js";
+import { count, number, plural } from "./format.js";
+import { sorted } from "./order.js";
+import { badge } from "./report.js";
+import { fillHead } from "./runs.js";
+
+const COMPARED = [
+  ["run", "Run"], ["verdict", "Verdict"], ["root", "Root cause"], ["onset", "Since"], ["steps", "Steps"], ["train_loss", "Last train loss"],
+  ["val_loss", "Best val loss"], ["accuracy", "Best accuracy"], ["lr", "Highest LR"], ["grad_norm", "Median gradient norm"],
+  ["optimizer", "Optimizer"], ["batch_size", "Batch size"], ["schedule", "Schedule"],
+];
+const MOST_CURVES = 8;
+
+/** The comparison. `context`: {state, go, link, back, copyLink, rows, sheets}; returns {node, update}. */
+export function compareView(context) {
+  const head = el("tr");
+  const body = el("tbody");
+  const charts = el("div", { class: "panels wide" });
+  const title = el("h1", { id: "fd-title", tabindex: -1 });
+  const node = el("section", { class: "compare", "aria-labelledby": "fd-title" },
+    el("div", { class: "bar" }, context.back, el("span", { class: "grow" }), context.copyLink),
+    title,
+    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of the chosen runs" },
+      el("table", { class: "compare-table" }, el("caption", { class: "offscreen" }, "Chosen runs side by side"), el("thead", {}, head), body)),
+    charts);
+  let drawn = "";
+  const update = async () => {
+    const picked = new Set(context.state.pick ?? []);
+    const order = context.state.order ?? "verdict";
+    const rows = sorted(context.rows().filter((r) => picked.has(r.run)), order);
+    title.textContent = `${plural(rows.length, "run")} side by side`;
+    fillHead(head, order, context, COMPARED, "order");
+    body.replaceChildren(...rows.map((r) => comparedLine(r, context)));
+    const names = [...picked].slice(0, MOST_CURVES);
+    const sheets = (await Promise.all(names.map((n) => context.sheet(n)))).filter(Boolean);
+    const now = JSON.stringify(sheets.map((s) => [s.row.run, s.row.version ?? 0]));
+    if (now === drawn) return;
+    drawn = now;
+    charts.replaceChildren(...common(sheets), picked.size > MOST_CURVES ? el("p", { class: "quiet" }, `Curves of the first ${MOST_CURVES} runs are drawn.`) : "");
+  };
+  update();
+  return { node, update };
+}
+
+function comparedLine(row, context) {
+  return el("tr", {},
+    el("th", { scope: "row", class: "run" }, context.link({ run: row.run, view: null }, el("bdi", {}, row.run))),
+    el("td", {}, row.verdict ? badge(row.verdict, row.severity) : "waiting"),
+    el("td", {}, row.root),
+    el("td", {}, row.onset_words),
+    el("td", { class: "number" }, row.steps === null || row.steps === undefined ? "–" : count(row.steps)),
+    [row.train_loss, row.val_loss, row.accuracy, row.lr, row.grad_norm].map((v) => el("td", { class: "number" }, number(v))),
+    el("td", {}, row.optimizer ?? ""),
+    el("td", { class: "number" }, row.batch_size === null || row.batch_size === undefined ? "" : String(row.batch_size)),
+    el("td", {}, row.schedule ?? ""));
+}
+
+/** One chart per curve that two or more of the runs have. */
+function common(sheets) {
+  const curves = new Map();
+  sheets.forEach((sheet, hue) => {
+    const own = new Set();
+    for (const panel of sheet.panels) {
+      for (const c of panel.curves) {
+        if (own.has(c.label)) continue;
+        own.add(c.label);
+        const entry = curves.get(c.label) ?? { log: false, curves: [] };
+        entry.log ||= panel.log;
+        entry.curves.push({ ...c, label: sheet.row.run, hue });
+        curves.set(c.label, entry);
+      }
+    }
+  });
+  const unit = sheets[0]?.row.unit ?? "step";
+  return [...curves]
+    .filter(([, entry]) => entry.curves.length > 1)
+    .map(([label, entry]) => {
+      const ends = entry.curves.flatMap((c) => [c.x[0], c.x[c.x.length - 1]]);
+      return chart({ title: label, curves: entry.curves, marks: [], log: entry.log },
+        { unit, key: `compare/${label}`, height: 200, span: [Math.min(...ends), Math.max(...ends)] });
+    });
+}
