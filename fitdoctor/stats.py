@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,28 @@ MAD_TO_SIGMA = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 
 
+_SORTED = 1000
+"""Values up to which sorting them all is faster than `numpy.median` is to call."""
+
+
+def median(values: FloatArray) -> float:
+    """What `numpy.median` returns for one dimension, several times faster for few values; nan for none."""
+    n = len(values)
+    if not 0 < n <= _SORTED:
+        return float(np.median(values)) if n else math.nan
+    ordered = np.sort(values)
+    last = float(ordered[-1])
+    if last != last:  # nan is sorted to the end
+        return last
+    high = float(ordered[n // 2])
+    return high if n % 2 else (float(ordered[n // 2 - 1]) + high) / 2
+
+
 def mad_sigma(values: FloatArray) -> float:
     """Robust standard deviation: 1.4826 times the median absolute deviation; 0 for fewer than 2 values."""
     if len(values) < 2:
         return 0.0
-    return float(MAD_TO_SIGMA * np.median(np.abs(values - np.median(values))))
+    return MAD_TO_SIGMA * median(np.abs(values - median(values)))
 
 
 def noise_scale(values: FloatArray, *, burn_in: float = 0.1) -> float:
@@ -62,7 +78,7 @@ def running_median(values: FloatArray, window: int) -> FloatArray:
         out[half : n - half] = np.median(np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1), axis=1)
     for i in [*range(min(half, n)), *range(max(half, n - half), n)]:
         reach = min(half, i, n - 1 - i)
-        out[i] = np.median(values[i - reach : i + reach + 1])
+        out[i] = median(values[i - reach : i + reach + 1])
     return out
 
 
@@ -84,7 +100,12 @@ def block_medians(values: FloatArray, blocks: int = 60) -> FloatArray:
     if len(values) <= blocks:
         return values.copy()
     edges = block_edges(len(values), blocks)
-    return np.array([np.median(values[a:b]) for a, b in pairwise(edges)])
+    sizes = np.diff(edges)
+    out = np.empty(len(sizes))
+    for size in {int(sizes.min()), int(sizes.max())}:  # nearly equal: they differ by one at most
+        here = np.flatnonzero(sizes == size)
+        out[here] = np.median(values[edges[here][:, None] + np.arange(size)], axis=1)
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,16 +193,16 @@ def change_point(values: FloatArray, *, least: int = 5) -> ChangePoint | None:
         The best cut, or None with fewer than ``2 * least`` points or no deviation at all.
     """
     n = len(values)
-    total = float(np.abs(values - np.median(values)).sum()) if n else 0.0
+    total = float(np.abs(values - median(values)).sum()) if n else 0.0
     if n < 2 * least or total == 0.0:
         return None
     costs = [
-        float(np.abs(values[:k] - np.median(values[:k])).sum() + np.abs(values[k:] - np.median(values[k:])).sum())
+        float(np.abs(values[:k] - median(values[:k])).sum() + np.abs(values[k:] - median(values[k:])).sum())
         for k in range(least, n - least + 1)
     ]
     best = int(np.argmin(costs))
     k = best + least
-    return ChangePoint(k, float(np.median(values[:k])), float(np.median(values[k:])), 1.0 - costs[best] / total)
+    return ChangePoint(k, median(values[:k]), median(values[k:]), 1.0 - costs[best] / total)
 
 
 def spike_z(values: FloatArray, *, window: int = 200, floor: float = 1e-3) -> FloatArray:
@@ -204,8 +225,8 @@ def spike_z(values: FloatArray, *, window: int = 200, floor: float = 1e-3) -> Fl
     stride = max(1, window // 4)
     for start in range(stride, n, stride):
         past = values[max(0, start - window) : start]
-        center = float(np.median(past))
-        scale = MAD_TO_SIGMA * float(np.median(np.abs(past - center))) + floor
+        center = median(past)
+        scale = MAD_TO_SIGMA * median(np.abs(past - center)) + floor
         z[start : start + stride] = (values[start : start + stride] - center) / scale
     return z
 

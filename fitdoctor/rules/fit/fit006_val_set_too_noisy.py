@@ -14,6 +14,9 @@ from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, Run, Span
 from fitdoctor.signals import ACCURACY, Signal
 
+_FEW = 8
+"""Values that rule out most sizes before all values are looked at."""
+
 
 @rule(
     "FIT006",
@@ -91,8 +94,11 @@ def set_size(values: FloatArray, most: int = 2000) -> int | None:
     if len(distinct) < 3:
         return None
     decimals = 1e-6 if np.abs(distinct * 1e4 - np.round(distinct * 1e4)).max() > 1e-6 else 1e-9
-    for n in range(2, most + 1):
-        if np.abs(distinct * n - np.round(distinct * n)).max() < n * decimals and len(distinct) <= n + 1:
+    sizes = np.arange(max(2, len(distinct) - 1), most + 1)
+    few = distinct[:: len(distinct) // _FEW + 1]
+    scaled = few * sizes[:, None]
+    for n in sizes[np.abs(scaled - np.round(scaled)).max(axis=1) < sizes * decimals].tolist():
+        if np.abs(distinct * n - np.round(distinct * n)).max() < n * decimals:
             return n if n < most // 2 else None
     return None
 

@@ -195,13 +195,9 @@ def _classes(run: Run) -> list[int]:
     loss = run.get(LOSS)
     if loss is not None and len(loss.finite) >= 3 and begins_at_start(run, loss.finite):
         guess = math.exp(min(float(np.median(loss.finite.values[:3])), 20.0))
-        near = [
-            c
-            for c in range(max(2, math.floor(0.95 * guess)), math.ceil(1.05 * guess) + 1)
-            if abs(c - guess) <= 0.06 * c
-        ]
-        if near and guess < 200:
-            return near
+        if guess < 200:
+            near = range(max(2, math.floor(0.95 * guess)), math.ceil(1.05 * guess) + 1)
+            return [c for c in near if abs(c - guess) <= 0.06 * c]
     return []
 
 
