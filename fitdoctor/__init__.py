@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fitdoctor.compare import Comparison, compare
     from fitdoctor.config import Config
     from fitdoctor.diagnose import diagnose
     from fitdoctor.errors import FitdoctorError, TrainingSick
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from fitdoctor.signals import Quantity, Signal
 
 _HOME = {
+    "Comparison": "compare",
+    "compare": "compare",
     "Config": "config",
     "diagnose": "diagnose",
     "FitdoctorError": "errors",
@@ -59,6 +62,7 @@ _HOME = {
 __all__ = [
     "CannotJudge",
     "Change",
+    "Comparison",
     "Confidence",
     "Config",
     "Diagnosis",
@@ -79,6 +83,7 @@ __all__ = [
     "TrainingSick",
     "__version__",
     "attach",
+    "compare",
     "diagnose",
     "open_runs",
     "rule",

@@ -31,6 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"run", "errors"},
     "catalogue": {"rule", "rules", "errors"},
     "diagnose": {"catalogue", "config", "errors", "layer_maps", "report", "triage", "rule", "schedules", *JUDGED},
+    "compare": {"config", "curves", "diagnose", "errors", "generalisation", "plans", "report", "reporters", "schedules",
+                "stats", *JUDGED},
     "live": {"catalogue", "config", "diagnose", "finding", "readers", "report", "errors", "run", "signals"},
     "preflight": {"finding", "remedies", "report", "stats", "run", "signals", "errors"},
     "tensorboard_plugin": {"diagnose", "readers", "reporters", "report", "run", "errors"},

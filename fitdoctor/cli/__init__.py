@@ -8,6 +8,7 @@ import click
 
 from fitdoctor import __version__
 from fitdoctor.cli.analyze import analyze
+from fitdoctor.cli.compare import compare
 from fitdoctor.cli.rule import rule
 from fitdoctor.cli.signals import signals
 from fitdoctor.cli.watch import watch
@@ -62,5 +63,5 @@ def main() -> None:
     """
 
 
-for _command in (analyze, watch, rule, signals):
+for _command in (analyze, compare, watch, rule, signals):
     main.add_command(_command)
