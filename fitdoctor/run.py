@@ -158,6 +158,8 @@ class Run:
     source: str = ""
     notes: tuple[Note, ...] = ()
     unmapped: tuple[str, ...] = ()
+    _logged: Mapping[tuple[str, str], list[Series]] = field(init=False, repr=False)
+    """The series that hold points, by the name of their quantity and by split: rules ask hundreds of times."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "series", tuple(self.series))
@@ -166,6 +168,11 @@ class Run:
         if len(set(keys)) != len(keys):
             twice = next(k for k in keys if keys.count(k) > 1)
             raise ValueError(f"run {self.name!r}: more than one series for {twice[0]} per {twice[1] or 'unknown'}")
+        logged: dict[tuple[str, str], list[Series]] = {}
+        for s in self.series:
+            if len(s):
+                logged.setdefault((s.signal.quantity.name, s.signal.split), []).append(s)
+        object.__setattr__(self, "_logged", logged)
 
     def get(self, quantity: Quantity, split: str = "train", layer: str = "", per: Per = "") -> Series | None:
         """The series of a signal, or None.
@@ -174,7 +181,8 @@ class Run:
         longest tells: a loss logged for the first 100 steps only does not stand for the whole run.
         """
         wanted = Signal(quantity, split, layer)
-        found = [s for s in self.series if s.signal == wanted and len(s) and (not per or s.per == per)]
+        near = self._logged.get((quantity.name, split), ())
+        found = [s for s in near if s.signal == wanted and (not per or s.per == per)]
         if len(found) < 2:
             return found[0] if found else None
         reach = [s.span.last - s.span.first for s in found]
@@ -184,8 +192,8 @@ class Run:
         """All series of a quantity that belong to a named layer, part or group, in logged order."""
         return {
             s.signal.layer: s
-            for s in self.series
-            if s.signal.quantity == quantity and s.signal.split == split and s.signal.layer and len(s)
+            for s in self._logged.get((quantity.name, split), ())
+            if s.signal.quantity == quantity and s.signal.layer
         }
 
     @property

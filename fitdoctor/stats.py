@@ -75,7 +75,8 @@ def running_median(values: FloatArray, window: int) -> FloatArray:
         return values.copy()
     out = np.empty(n)
     if n > 2 * half:
-        out[half : n - half] = np.median(np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1), axis=1)
+        ordered = np.sort(np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1), axis=1)
+        out[half : n - half] = np.where(np.isnan(ordered[:, -1]), np.nan, ordered[:, half])
     for i in [*range(min(half, n)), *range(max(half, n - half), n)]:
         reach = min(half, i, n - 1 - i)
         out[i] = median(values[i - reach : i + reach + 1])
