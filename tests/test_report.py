@@ -120,7 +120,7 @@ def test_the_document_is_the_one_that_the_design_promises() -> None:
     assert (first["severity"], first["confidence"], first["steps"]) == ("warning", "low", [1, 4])
     remedy = first["remedies"][0]
     assert remedy["change"] == {"knob": "learning_rate", "op": "multiply", "value": 0.1}
-    assert set(remedy) == {"title", "why", "unless", "confirm", "change", "code"}
+    assert set(remedy) == {"title", "why", "unless", "confirm", "change", "code", "kind"}
 
 
 def test_not_a_number_is_no_reason_to_write_what_is_not_json() -> None:
