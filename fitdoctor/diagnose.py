@@ -71,6 +71,12 @@ def diagnose(
     )
 
 
+def while_running(config: Config) -> Config:
+    """The same settings without the rules that can only judge a finished run."""
+    unripe = {r.name: "it judges finished runs only" for r in catalogue.rules() if not r.live}
+    return replace(config, ignore={**unripe, **config.ignore})
+
+
 def choose(known: Sequence[Rule], config: Config) -> tuple[list[Rule], dict[str, str]]:
     """The rules to run, and the ignored ones with their reasons.
 

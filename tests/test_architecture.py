@@ -9,7 +9,7 @@ from pathlib import Path
 import fitdoctor
 
 PACKAGE = Path(fitdoctor.__file__).parent
-VIEWS = {"curves", "generalisation", "norms", "objectives", "plans", "schedules", "shapes", "steps"}  # what rules see of a run
+VIEWS = {"curves", "depth", "generalisation", "norms", "objectives", "plans", "schedules", "shapes", "steps"}  # what rules see of a run
 JUDGED = {"finding", "run", "signals"}
 ANYTHING = {p.stem for p in PACKAGE.iterdir()} - {"cli", "testing", "__pycache__"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
                 "stats", *JUDGED},
     "live": {"catalogue", "config", "diagnose", "finding", "readers", "report", "errors", "run", "signals"},
     "preflight": {"finding", "remedies", "report", "stats", "run", "signals", "errors"},
-    "tensorboard_plugin": {"diagnose", "readers", "reporters", "report", "run", "errors"},
+    "tensorboard_plugin": {"config", "diagnose", "readers", "reporters", "report", "run", "errors"},
     "__main__": {"cli"},
     **dict.fromkeys(("cli", "testing", "__init__"), ANYTHING),
 }

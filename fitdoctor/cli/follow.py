@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fitdoctor import catalogue
 from fitdoctor.cli.exit_status import Tally
-from fitdoctor.diagnose import diagnose
+from fitdoctor.diagnose import diagnose, while_running
 from fitdoctor.errors import NoLogsFound
 from fitdoctor.finding import Finding
 from fitdoctor.readers import find_runs
@@ -96,10 +95,7 @@ class Follower:
 
     def _settings(self, run: Run) -> Config:
         """While a run goes on, rules that need its end are left out."""
-        if run.finished:
-            return self._config
-        unripe = {r.name: "it judges finished runs only" for r in catalogue.rules() if not r.live}
-        return replace(self._config, ignore={**unripe, **self._config.ignore})
+        return self._config if run.finished else while_running(self._config)
 
     def _compare(self, before: dict[str, Report], after: dict[str, Report]) -> None:
         for name, report in after.items():

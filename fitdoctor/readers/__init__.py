@@ -214,12 +214,13 @@ def read_ahead(sources: Sequence[RunSource]) -> EventFiles | None:
     return ReadAhead(path for part in parts for path in in_order(part.files)) if len(parts) > 1 else None
 
 
-def find_runs(path: str | Path, *, tags: Mapping[str, str] | None = None) -> list[RunSource]:
+def find_runs(path: str | Path, *, tags: Mapping[str, str] | None = None, links: bool = True) -> list[RunSource]:
     """Find the logs below a path without reading them.
 
     Args:
         path: a log file, a run's folder, or a folder of many.
         tags: what the user says about tags, as in `open_runs`.
+        links: follow symbolic links that lead out of the path.
 
     Raises:
         ReadError: if the path does not exist.
@@ -231,7 +232,7 @@ def find_runs(path: str | Path, *, tags: Mapping[str, str] | None = None) -> lis
 
     overrides = parse_overrides(tags)
     root = Path(path)
-    seen = survey(root)
+    seen = survey(root, links=links)
     if not seen.found:
         raise NoLogsFound(_nothing_found(root, seen))
     return _sources(root, seen, overrides)

@@ -157,8 +157,12 @@ def natural(text: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(_DIGITS.split(text))]
 
 
-def survey(root: Path) -> Survey:
+def survey(root: Path, *, links: bool = True) -> Survey:
     """Walk everything below a path.
+
+    Args:
+        root: a folder or a file.
+        links: follow symbolic links that lead out of the root; without, no file elsewhere is ever opened.
 
     Raises:
         ReadError: if the path does not exist or cannot be opened.
@@ -172,13 +176,13 @@ def survey(root: Path) -> Survey:
         if (kind := _claim(root, root.name, seen, offered_by_user=True)) is not None:
             claims.setdefault((kind, reader(kind).home(root)), []).append(root)
     else:
-        for folder, files in _folders(root, seen):
+        for folder, files in _folders(root, seen, links):
             _claim_all(folder, files, seen, claims)
     seen.found = [Found(module, home, tuple(files)) for (module, home), files in _open_claims(claims)]
     return seen
 
 
-def _folders(root: Path, seen: Survey) -> Iterator[tuple[Path, list[str]]]:
+def _folders(root: Path, seen: Survey, links: bool) -> Iterator[tuple[Path, list[str]]]:
     """Each folder below the root with the names of its files, in natural order, links followed once."""
     real_root = os.path.realpath(root)
     visited: set[tuple[int, int]] = set()
@@ -190,7 +194,7 @@ def _folders(root: Path, seen: Survey) -> Iterator[tuple[Path, list[str]]]:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.is_symlink() and not _worth_following(entry, real_root, visited):
+                    if entry.is_symlink() and not (links and _worth_following(entry, real_root, visited)):
                         continue
                     if entry.is_dir():
                         if _worth_entering(entry.name):
