@@ -110,6 +110,12 @@ UPDATE_NORM = Quantity("update_norm", "", "L2 norm of the change that one optimi
 UPDATE_RATIO = Quantity("update_ratio", "", "UPDATE_NORM over WEIGHT_NORM of the same parameters.")
 LOSS_SCALE = Quantity("loss_scale", "", "Scale that GradScaler multiplies the loss with.")
 SKIPPED_STEPS = Quantity("skipped_steps", "steps", "Optimizer steps skipped so far because of a gradient overflow.")
+UPDATE_LOST_FRACTION = Quantity(
+    "update_lost_fraction",
+    "fraction",
+    "Of the entries of parameters in float16 or bfloat16 whose gradient is not 0 (65,536 of each parameter at most), "
+    "the share that is bit for bit what it was at the first record.",
+)
 LOSS_WEIGHT = Quantity(
     "loss_weight",
     "",
@@ -159,8 +165,8 @@ SCHEDULER_CALLS = Quantity(
 GRAD_LEFTOVER = Quantity(
     "grad_leftover",
     "",
-    "L2 norm of what a witness parameter's gradient still held when the first backward pass after an optimizer step "
-    "began; 0 when it was cleared.",
+    "L2 norm of what a witness parameter's gradient held when a backward pass began, the smallest over the backward "
+    "passes since the optimizer step before; 0 when it was cleared before any of them.",
 )
 PARAMETERS_WITHOUT_GRAD = Quantity(
     "parameters_without_grad", "tensors", "Trainable parameters of the optimizer without a gradient at its step."
@@ -169,7 +175,39 @@ TRAIN_MODE = Quantity(
     "train_mode",
     "fraction",
     "Share of the layers that behave differently in training (dropout, batch norm; the model itself where it has "
-    "none) that are in train mode at the forward pass of a training step.",
+    "none) that are in train mode at the forward pass of a training step. `layer` \"model\" is the flag of the model "
+    "itself, \"dropout\" and \"batch_norm\" are layers of that kind alone.",
+)
+EVAL_TRAIN_MODE = Quantity(
+    "eval_train_mode",
+    "fraction",
+    "TRAIN_MODE at the first forward pass without gradients since the optimizer step before, for a model that is "
+    "itself in train mode; 0 where the model is in eval mode.",
+)
+EVAL_FORWARDS = Quantity(
+    "eval_forwards", "calls", "Forward passes without gradients since the optimizer step before, where there were any."
+)
+EVAL_GRAD_FORWARDS = Quantity(
+    "eval_grad_forwards",
+    "calls",
+    "Forward passes in eval mode that built a graph on which no backward pass followed before the model was in train "
+    "mode again, since the optimizer step before, where there were any.",
+)
+EVAL_GRAPHS_ALIVE = Quantity(
+    "eval_graphs_alive",
+    "graphs",
+    "Most autograd graphs of such forward passes alive at once, beside that of the pass that runs.",
+)
+GRAPHS_ALIVE = Quantity(
+    "graphs_alive",
+    "graphs",
+    "Autograd graphs of the losses of the last 256 earlier records that are still alive, at a record after the step.",
+)
+NORM_SAMPLES = Quantity(
+    "norm_samples",
+    "values",
+    "Values per channel that a batch norm layer in train mode takes its mean over, on this process, in the first "
+    "forward pass of a step; the fewest of all layers.",
 )
 RANK_DISAGREEMENT = Quantity(
     "rank_disagreement", "", "Relative spread over the processes of the norm of the weights that they should share."
@@ -229,6 +267,19 @@ PROBABILITY_ROWS = Quantity(
     "fraction",
     "Share of rows of the criterion's input that are non-negative and sum to 1: probabilities, not logits.",
 )
+LOG_PROBABILITY_ROWS = Quantity(
+    "log_probability_rows",
+    "fraction",
+    "Share of rows of NLLLoss's input whose exponentials sum to 1: log-probabilities, which it takes.",
+)
+UNIT_INTERVAL_FRACTION = Quantity(
+    "unit_interval_fraction",
+    "fraction",
+    "Share of the entries of the input of a loss that applies a sigmoid itself that lie between 0 and 1.",
+)
+TARGET_STD = Quantity(
+    "target_std", "", "Standard deviation of the criterion's target over batch and units, where it is not of classes."
+)
 LARGEST_PREDICTED_SHARE = Quantity(
     "largest_predicted_share", "fraction", "Share of the batch's predictions that name the class predicted most often."
 )
@@ -246,6 +297,9 @@ STEP_TIME = Quantity("step_time", "s", "Wall time of one training step.")
 DATA_TIME = Quantity("data_time", "s", "Wall time that one training step waited for its batch.")
 THROUGHPUT = Quantity("throughput", "1/s", "Samples, tokens or iterations per second.", "higher")
 MEMORY = Quantity("memory", "byte", "Memory allocated on the device, or resident on the host.")
+HOST_MEMORY = Quantity(
+    "host_memory", "byte", "Memory resident on the host, of this process and its child processes (data loader workers)."
+)
 LIVE_TENSORS = Quantity(
     "live_tensors", "tensors", "Tensors alive in the process, or memory blocks in use on the device."
 )

@@ -14,18 +14,21 @@ from fitdoctor.run import FloatArray
 from fitdoctor.signals import (
     ACCURACY,
     LARGEST_PREDICTED_SHARE,
+    LOG_PROBABILITY_ROWS,
     LOGIT_ABSMAX,
     LOGIT_MEAN,
     LOGIT_STD,
     PROBABILITY_ROWS,
+    TARGET_STD,
+    UNIT_INTERVAL_FRACTION,
     Quantity,
 )
 
 ROWS = 256
 """Rows of the criterion's input that are looked at."""
 
+_SUM = 1e-3  # how far probabilities may sum to something else than 1, in half precision too
 _GENERAL = (LOGIT_MEAN, LOGIT_STD, LOGIT_ABSMAX)
-_CLASSES = (PROBABILITY_ROWS, LARGEST_PREDICTED_SHARE)
 
 
 def take_logits(row: Row, criterion: nn.Module, args: Sequence[object]) -> int | None:
@@ -50,13 +53,13 @@ def take_logits(row: Row, criterion: nn.Module, args: Sequence[object]) -> int |
         parts = [x.mean(), x.std(correction=0), x.abs().amax()]
         if classes:
             if isinstance(criterion, nn.CrossEntropyLoss):
-                probable = ((x.sum(1) - 1).abs() < 1e-3) & (x.amin(1) >= 0)
+                fits, rows = ((x.sum(1) - 1).abs() < _SUM) & (x.amin(1) >= 0), PROBABILITY_ROWS
             else:
-                probable = torch.zeros(1, device=x.device)
+                fits, rows = x.logsumexp(1).abs() < _SUM, LOG_PROBABILITY_ROWS
             predicted = x.argmax(1)
             same = torch.eq(predicted.unsqueeze(0), predicted.unsqueeze(1))  # a histogram would wait for the device
-            quantities += _CLASSES
-            parts += [probable.float().mean(), same.sum(1).amax() / len(x)]
+            quantities += (rows, LARGEST_PREDICTED_SHARE)
+            parts += [fits.float().mean(), same.sum(1).amax() / len(x)]
             if isinstance(target, Tensor) and not target.is_floating_point():
                 known = target.detach().reshape(-1)[::step][:ROWS]
                 if len(known) == len(predicted):
@@ -64,6 +67,12 @@ def take_logits(row: Row, criterion: nn.Module, args: Sequence[object]) -> int |
                     right = (torch.eq(predicted, known) & counted).sum() / counted.sum()
                     quantities += (ACCURACY,)
                     parts.append(right)
+        elif isinstance(criterion, nn.BCEWithLogitsLoss):
+            quantities += (UNIT_INTERVAL_FRACTION,)
+            parts.append(((x >= 0) & (x <= 1)).float().mean())
+        elif isinstance(target, Tensor) and target.is_floating_point() and target.numel():
+            quantities += (TARGET_STD,)
+            parts.append(target.detach().reshape(-1)[: ROWS * x.shape[-1]].float().std(correction=0))
         row.add(_Summary(quantities), torch.stack(parts))
     return int(x.shape[1]) if classes else None
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from fitdoctor.live.activations import ActivationRecorder, first_tensor
 from fitdoctor.live.cadence import Cadence, Level
 from fitdoctor.live.clipping import note_clipping
+from fitdoctor.live.ledger import Ledger, scheduler_calls
 from fitdoctor.live.logits import take_logits
 from fitdoctor.live.machine import memory_in_use
 from fitdoctor.live.parameters import ParameterRecorder, norms
@@ -37,19 +38,17 @@ from fitdoctor.run import Fact
 from fitdoctor.signals import (
     BACKWARD_CALLS,
     DATA_TIME,
-    GRAD_LEFTOVER,
     LOSS,
     LR,
     MEMORY,
     SCHEDULER_CALLS,
     STEP_CALLS,
     STEP_TIME,
-    TRAIN_MODE,
     ZERO_GRAD_CALLS,
 )
 
+_LEFTOVERS = 32  # backward passes of a step before which the witness gradient is looked at
 _ATTEMPTS = 16  # backward passes without a step, after which they are told of, where a GradScaler is in use
-_MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
 class Loop:
@@ -103,7 +102,8 @@ class Loop:
         self._transport = transport
         self._zero_grad_calls = zero_grad_calls
         self._extras = [Tap(str(e), e) for e in extras]
-        self._modal: dict[int, list[nn.Module]] = {}
+        self._ledger = Ledger(watched, self.facts, resumed=start > 0)
+        self._start = start
         self._batch: Batch | None = None
         self._paused = False  # while probes run the model
         self._interrupted = False  # by a validation pass: the time of this step is not that of a step
@@ -131,12 +131,16 @@ class Loop:
 
     def forward_begins(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The model is about to run."""
+        if not torch.is_grad_enabled() and not self._paused and not _inside_backward():
+            self._ledger.note_evaluation(module)
         if not self._tick:
             return
         began = time.perf_counter()
         if self._not_training():
             self._interrupted = self._interrupted or not self._paused
             return
+        if self._ledger.note_training(module):
+            self._start_over()
         now = self._now
         if self._scale.used and now.backwards and (now.bad or now.backwards % _ATTEMPTS == 0):
             self.note_attempt()
@@ -151,7 +155,7 @@ class Loop:
             if now.forwards == 2 and now.backwards == 1:
                 self._note_first_half(now)
             if now.forwards == 1:
-                self._note_mode(module)
+                self._ledger.note_mode(module, now.row)
             if self.layer_hooks is not None:
                 self.layer_hooks.put()
         now.spent += time.perf_counter() - began
@@ -180,11 +184,26 @@ class Loop:
         self._transport.add(row)
         self.after_row(row)
 
-    def _note_mode(self, module: nn.Module) -> None:
-        modal = self._modal.get(id(module))
-        if modal is None:
-            modal = self._modal[id(module)] = [m for m in module.modules() if isinstance(m, _MODAL)] or [module]
-        self._now.row.put(TRAIN_MODE, sum(m.training for m in modal) / len(modal))
+    def _start_over(self) -> None:
+        """What ran since the step before was an evaluation with gradients: forget it."""
+        self._now = Step(Row(self.step + 1))
+        self._interrupted = True
+        if self._record and self._activations is not None:
+            self._activations.start()
+
+    def finish(self) -> None:
+        """The training is over: tell what no completed step could tell."""
+        now = self._now
+        self._ledger.note_schedule()
+        self.note_attempt()
+        if self.step > self._start or self._scale.used or now.backwards < 2:
+            return
+        self.facts["backward_calls_without_step"] = now.backwards
+        row = Row(self.step + 1)
+        row.put(BACKWARD_CALLS, float(now.backwards))
+        now.row = row
+        now.note_loss()
+        self._transport.add(row)
 
     def _note_first_half(self, now: Step) -> None:
         """Gradient of the first of several accumulated batches: the small batch of the noise scale."""
@@ -199,6 +218,7 @@ class Loop:
             return
         began = time.perf_counter()
         self._activations.take(layer, output, gradient=self._gradient_tap(layer))
+        self._ledger.note_output(self._activations.modules[layer], output)
         self._now.spent += time.perf_counter() - began
 
     def _gradient_tap(self, layer: int) -> Tap:
@@ -214,6 +234,7 @@ class Loop:
             return
         if self.layer_hooks is not None:
             self.layer_hooks.take()
+        self._ledger.note_built(module, output)
         if self._criterion is None:
             loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
             if isinstance(loss, Tensor):
@@ -234,10 +255,12 @@ class Loop:
             classes = take_logits(self._now.row, criterion, args)
             if classes is not None:
                 self.facts.setdefault("classes", classes)
-        self._take_loss(output)
+        self._take_loss(output, args)
         self._now.spent += time.perf_counter() - began
 
-    def _take_loss(self, loss: Tensor) -> None:
+    def _take_loss(self, loss: Tensor, criterion_args: Sequence[object] = ()) -> None:
+        if self._record and self._now.first_loss is None:
+            self._ledger.note_loss(criterion_args, loss)
         value = loss.detach()
         if value.ndim:
             value = value.mean()
@@ -261,20 +284,12 @@ class Loop:
         began = time.perf_counter()
         now = self._now
         now.backwards += 1
-        if self._record and now.backwards == 1:
-            if grad.ndim == 0:
-                now.weight = grad.detach().float().reshape(1).clone()
-            self._note_leftover(now)
+        self._ledger.note_backward()
+        if self._record and now.backwards <= _LEFTOVERS:
+            now.note_leftover(next((p.grad for p in self._params() if p.grad is not None), None))
+        if self._record and now.backwards == 1 and grad.ndim == 0:
+            now.weight = grad.detach().float().reshape(1).clone()
         now.spent += time.perf_counter() - began
-
-    def _note_leftover(self, now: Step) -> None:
-        params = self._params()
-        left = params[0].grad if params else None
-        if left is None:
-            now.row.put(GRAD_LEFTOVER, 0.0)
-        elif left.layout == torch.strided and not hasattr(left, "to_local"):
-            with torch.no_grad():
-                now.row.add(scalar(GRAD_LEFTOVER), norms([left.detach()]))
 
     def layer_gradient(self, layer: int, grad: Tensor) -> None:
         """The gradient with respect to a watched layer's output is there."""
@@ -306,6 +321,8 @@ class Loop:
 
     def before_step(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
         """An optimizer is about to step."""
+        if optimizer is self._clock:
+            self._ledger.before_step()
         if not self._record or self._paused or id(optimizer) in self._now.steps:
             return
         began = time.perf_counter()
@@ -371,6 +388,7 @@ class Loop:
             if now.data_time:
                 row.put(DATA_TIME, now.data_time)
         self._scale.note(row)
+        self._ledger.after_step(row, record=self._record)
         if self._record:
             self._complete_record(now)
         self._transport.add(row)
@@ -402,8 +420,7 @@ class Loop:
                 now.row.put(STEP_CALLS, float(now.steps.get(key, 0)), recorder.label)
 
     def _scheduled(self) -> int:
-        count = getattr(self._scheduler, "_step_count", 0)
-        return count if isinstance(count, int) else 0
+        return scheduler_calls(self._scheduler)
 
     def _params(self) -> list[Tensor]:
         """Trainable parameters of the first optimizer."""

@@ -147,7 +147,7 @@ class Monitor:
             with contextlib.suppress(Exception):  # one that fails must not keep the others on
                 remove()
         self._removers.clear()
-        self._loop.note_attempt()
+        self._loop.finish()
         self._receive(wait=True)
         self._intake.tell(self.step, self._all_facts())
         self._finished = True

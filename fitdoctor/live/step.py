@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fitdoctor.live.parameters import norms
 from fitdoctor.live.sinks import Point, Vector
 from fitdoctor.live.transport import Row, scalar
 from fitdoctor.run import FloatArray
-from fitdoctor.signals import LOSS, LOSS_WEIGHT
+from fitdoctor.signals import GRAD_LEFTOVER, LOSS, LOSS_WEIGHT
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +44,7 @@ class Step:
         losses: losses that are numbers of the host.
         loss_tensors: losses that are still on the device.
         weight: gradient with respect to the first loss: what it was multiplied with before `backward`.
+        leftover: smallest norm of the witness gradient as a backward pass began.
         first_half: gradient norm of the first of several accumulated batches.
         batch_size: inputs of all forward passes.
         data_time: seconds waited for the batch.
@@ -59,6 +61,7 @@ class Step:
     losses: list[float] = field(default_factory=list)
     loss_tensors: list[Tensor] = field(default_factory=list)
     weight: Tensor | None = None
+    leftover: Tensor | float | None = None
     first_half: Tensor | None = None
     batch_size: int = 0
     data_time: float = 0.0
@@ -82,8 +85,21 @@ class Step:
             mean = first if len(self.loss_tensors) == 1 else torch.stack(self.loss_tensors).mean()
             self.row.add(scalar(LOSS), mean)
 
+    def note_leftover(self, gradient: Tensor | None) -> None:
+        """A backward pass begins, and this is the gradient of the witness parameter."""
+        if gradient is None:
+            self.leftover = 0.0
+        elif gradient.layout == torch.strided and not hasattr(gradient, "to_local") and self.leftover != 0.0:
+            with torch.no_grad():
+                norm = norms([gradient.detach()])
+                self.leftover = norm if self.leftover is None else torch.minimum(norm, torch.as_tensor(self.leftover))
+
     def note_weights(self) -> None:
-        """Put what the loss was multiplied with into the row, and the norm that the noise scale needs."""
+        """Put into the row what the loss was multiplied with, the gradient left over, and that of a small batch."""
+        if isinstance(self.leftover, Tensor):
+            self.row.add(scalar(GRAD_LEFTOVER), self.leftover)
+        elif self.leftover is not None:
+            self.row.put(GRAD_LEFTOVER, self.leftover)
         if self.weight is not None:
             self.row.add(_Weight(), self.weight)
         if self.first_half is not None and self.forwards > 1:
