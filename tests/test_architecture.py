@@ -9,7 +9,17 @@ from pathlib import Path
 import fitdoctor
 
 PACKAGE = Path(fitdoctor.__file__).parent
-VIEWS = {"curves", "depth", "generalisation", "norms", "objectives", "plans", "schedules", "shapes", "steps"}  # what rules see of a run
+VIEWS = {
+    "curves",
+    "depth",
+    "generalisation",
+    "norms",
+    "objectives",
+    "plans",
+    "schedules",
+    "shapes",
+    "steps",
+}  # what rules see of a run
 JUDGED = {"finding", "run", "signals"}
 ANYTHING = {p.stem for p in PACKAGE.iterdir()} - {"cli", "testing", "__pycache__"}
 MAY_IMPORT: dict[str, set[str]] = {

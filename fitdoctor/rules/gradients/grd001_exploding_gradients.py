@@ -8,12 +8,13 @@ from itertools import pairwise
 import numpy as np
 
 from fitdoctor.curves import Curve, find_curve, place
-from fitdoctor.finding import Confidence, Evidence, Finding, Severity
+from fitdoctor.depth import FIRST, LATE, depth_profile, find_standing, hidden_weights
+from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
 from fitdoctor.norms import rise_before, total_gradient_norm
 from fitdoctor.remedies import check_initialisation, clip_gradients, lower_learning_rate, warm_up
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, IntArray, Run, Series, Span
-from fitdoctor.signals import GRAD_NORM, LOSS, Signal
+from fitdoctor.signals import ACTIVATION_GRAD_RMS, GRAD_NORM, LOSS, Signal
 from fitdoctor.stats import block_edges
 
 
@@ -21,11 +22,28 @@ from fitdoctor.stats import block_edges
     "GRD001",
     "exploding-gradients",
     needs=[(Signal(GRAD_NORM), Signal(GRAD_NORM, layer="*")), LOSS],
-    explains=["nonfinite-loss", "hidden-nonfinite", "loss-divergence", "loss-spikes", "gradient-spikes", "best-epoch"],
+    explains=[
+        "nonfinite-loss",
+        "hidden-nonfinite",
+        "loss-divergence",
+        "loss-spikes",
+        "gradient-spikes",
+        "best-epoch",
+        "dead-relu",
+        "saturated-activations",
+    ],
     since="0.1.0",
 )
 def exploding_gradients(
-    run: Run, *, decades: float = 1.0, hold: int = 3, window: int = 50, sigmas: float = 5.0, harm: float = 0.05
+    run: Run,
+    *,
+    decades: float = 1.0,
+    hold: int = 3,
+    window: int = 50,
+    sigmas: float = 5.0,
+    harm: float = 0.05,
+    slope: float = 0.15,
+    depth: float = 2.0,
 ) -> Iterator[Finding]:
     """The gradient norm grows far above its own past, and the loss with it.
 
@@ -39,7 +57,9 @@ def exploding_gradients(
         block medians of its logarithm stand `decades` above the median of all blocks before them, for
         `hold` blocks in a row, while the smoothed training loss rises by more than `sigmas` standard
         deviations of its noise and `harm` of the range it had covered, and stays there. Growth of the norm
-        alone, with a falling loss, is normal and is not reported.
+        alone, with a falling loss, is normal and is not reported. Or, with gradients with respect to the layers'
+        outputs: they grow on their way to the input, by `slope` decades per layer and `depth` decades in all, and
+        the final training loss is above half of what a model that has learned nothing has (an error above 90 %).
 
     Options:
         decades: least growth of the norm as a power of ten.
@@ -47,6 +67,8 @@ def exploding_gradients(
         window: logged points before a non-finite loss.
         sigmas: least rise of the loss in standard deviations of its noise.
         harm: least rise of the loss as a share of the range it had covered.
+        slope: least growth per layer, in decades.
+        depth: least growth over all layers, in decades.
 
     When it is wrong:
         The norm of unscaled mixed-precision gradients contains the loss scale. A learning rate that is too
@@ -67,11 +89,45 @@ def exploding_gradients(
         raise CannotJudge("layers were logged at different steps, so that there is no norm of the whole gradient")
     found = _before_nonfinite(norm, loss, decades, window) or _sustained(norm, loss, run, decades, hold, sigmas, harm)
     if found is None:
+        yield from _along_depth(run, slope, depth)
         if int(np.isfinite(norm.values).sum()) < 12:
             raise CannotJudge(f"{len(norm.finite)} finite gradient norms, 12 are needed")
         return
     onset, before, after = found
     yield _finding(run, norm, loss, onset, before, after)
+
+
+def _along_depth(run: Run, slope: float, depth: float, *, least: int = 4, order: float = 0.8) -> Iterator[Finding]:
+    """The gradient with respect to the layers' outputs grows on its way to the input."""
+    layers = hidden_weights(run, ACTIVATION_GRAD_RMS)
+    stand = find_standing(run)
+    if stand is None or not stand.unsolved:
+        return
+    for records in (FIRST, LATE):
+        p = depth_profile(layers, records=records, least=least)
+        if p is not None and -p.slope >= slope and -p.total >= depth and -p.order >= order:
+            onset = layers[0].span.first if records is FIRST else int(layers[0].steps[records][0])
+            yield Finding(
+                message=f"the gradient grows {-p.total:.1f} decades over {len(p.logs)} layers on its way to the input",
+                severity=Severity.ERROR if stand.idle else Severity.WARNING,
+                confidence=Confidence.HIGH,
+                span=Span(onset, layers[0].span.last),
+                evidence=(
+                    Evidence.of(p.layers[0], f"{10**-p.slope:.2g}-fold per layer: {p}", "within one decade"),
+                    Evidence.of(
+                        stand.curve.series, f"{stand.curve.final:.4g}, from {stand.curve.start:.4g}", "learned"
+                    ),
+                ),
+                remedies=(check_initialisation(), warm_up(), clip_gradients(), lower_learning_rate()),
+                could_be=("bad initialisation",) if records is FIRST else ("lr-too-high",),
+            )
+            return
+
+
+def _sound_at_first(run: Run) -> bool:
+    """Whether the layers show that gradients were of one scale over all layers before training began."""
+    p = depth_profile(hidden_weights(run, ACTIVATION_GRAD_RMS), records=FIRST)
+    return p is not None and abs(p.total) < 1
 
 
 def _before_nonfinite(norm: Series, loss: Series, decades: float, window: int) -> tuple[int, float, float] | None:
@@ -127,7 +183,10 @@ def _loss_broke_away(curve: Curve, onset: int, sigmas: float, harm: float) -> bo
 def _finding(run: Run, norm: Series, loss: Series, onset: int, before: float, after: float) -> Finding:
     factor = after / before
     optimizer_clips = run.facts.get("clip_norm") is not None
-    fixes = (warm_up(), clip_gradients(before), lower_learning_rate(), check_initialisation())
+    fixes: tuple[Remedy, ...] = (warm_up(), clip_gradients(before), lower_learning_rate(), check_initialisation())
+    could_be: tuple[str, ...] = ("lr-too-high", "bad initialisation", "outlier batches")
+    if _sound_at_first(run):
+        fixes, could_be = fixes[:3], ("lr-too-high", "outlier batches")
     return Finding(
         message=f"gradient norm grew {factor:.2g}-fold, from {before:.3g} to {after:.3g}, from {place(run, onset)} on",
         severity=Severity.ERROR,
@@ -138,6 +197,6 @@ def _finding(run: Run, norm: Series, loss: Series, onset: int, before: float, af
             Evidence.of(loss, "rises with it", "falling, or flat", marks=((onset, "gradient grows"),)),
         ),
         remedies=fixes[:1] + fixes[2:] if optimizer_clips else fixes,
-        could_be=("lr-too-high", "bad initialisation", "outlier batches"),
+        could_be=could_be,
         settle_with="the gradient norm of the same batch at the initial weights: normal there means the learning rate",
     )

@@ -8,19 +8,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from fitdoctor.curves import Curve, need_curve, place
+from fitdoctor.depth import FIRST, LATE, DepthProfile, depth_profile, find_standing, hidden_weights, weights_in_order
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.norms import adaptive_optimizer, layers_by_depth, total_gradient_norm
+from fitdoctor.norms import adaptive_optimizer, total_gradient_norm
 from fitdoctor.remedies import check_initialisation, shorten_gradient_path
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, IntArray, Run, Series, Span
-from fitdoctor.signals import GRAD_NORM, LOSS, Signal
+from fitdoctor.signals import ACTIVATION_GRAD_RMS, GRAD_NORM, LOSS, UPDATE_RATIO, Signal
 
 
 @rule(
     "GRD002",
     "vanishing-gradients",
     needs=[(Signal(GRAD_NORM, layer="*"), Signal(GRAD_NORM)), LOSS],
-    explains=["no-learning", "plateau", "underfitting", "lr-noise-floor", "lr-too-low", "undertrained"],
+    explains=[
+        "no-learning",
+        "plateau",
+        "underfitting",
+        "lr-noise-floor",
+        "lr-too-low",
+        "undertrained",
+        "input-collapse",
+    ],
     since="0.1.0",
 )
 def vanishing_gradients(
@@ -37,8 +46,11 @@ def vanishing_gradients(
         from the last to the first third, ordered along depth (rank correlation at least `order`), in the
         first tenth of the run and over the whole of it, while the training loss is above `unsolved` of its
         first value at the end. An error if the loss has hardly moved at all. Adaptive optimizers rescale
-        each layer's step, so there it is a note. With the norm of the whole gradient alone: it falls by
-        `decades` below its early level while the loss has gained less than a tenth.
+        each layer's step, so there it is a note, unless the update ratios of the layers show that the
+        first third moves less than a hundredth as much as the last. With gradients with respect to the layers'
+        outputs, their fitted slope along depth counts in the same way, together with the update ratios: weight
+        gradients alone miss a fault of scale that all layers share. With the norm of the whole gradient alone: it
+        falls by `decades` below its early level while the loss has gained less than a tenth.
 
     Options:
         decades: least fall of the norm, as a power of ten.
@@ -56,13 +68,14 @@ def vanishing_gradients(
 
     References:
         Glorot and Bengio 2010; He et al. 2015 and 2016. Three decades lie beyond the spread of any sound
-        network of up to 20 layers that we measured; design value.
+        network of up to 20 layers that we measured; they and the hundredth are design values.
     """
     curve = need_curve(run, LOSS)
-    layers = [s.finite for s in layers_by_depth(run.layers(GRAD_NORM))]
+    layers = [s.finite for s in weights_in_order(run, GRAD_NORM)]
     layers = [s for s in layers if len(s) and float(s.values.max()) > 0]
     if len(layers) >= least:
-        yield from _along_depth(run, curve, layers, decades, order, unsolved)
+        found = list(_along_depth(run, curve, layers, decades, order, unsolved))
+        yield from found or _backward_signal(run, decades, order, least)
         return
     norm = total_gradient_norm(run)
     if norm is None or len(norm.finite) < 20:
@@ -108,7 +121,8 @@ def _along_depth(
     if not vanishes or curve.start <= 0 or curve.final <= unsolved * curve.start:
         return
     idle = curve.final > 0.9 * curve.start
-    adaptive = adaptive_optimizer(run)
+    still = _early_layers_rest(run)
+    adaptive = adaptive_optimizer(run) if still is None else not still  # what moves is measured, not guessed
     severity = Severity.NOTE if adaptive else Severity.ERROR if idle and adaptive is False else Severity.WARNING
     names = layers[0].signal.layer, layers[-1].signal.layer
     norms = 10 ** float(whole.logs[0]), 10 ** float(whole.logs[-1])
@@ -131,6 +145,42 @@ def _along_depth(
         if adaptive is False
         else "log the update ratio per layer: below a hundredth of the others' settles it",
     )
+
+
+def _early_layers_rest(run: Run) -> bool | None:
+    """Whether the first third of the layers moves less than a hundredth as much as the last; None when unknown."""
+    ratios = [s.finite for s in weights_in_order(run, UPDATE_RATIO)]
+    levels = [float(np.median(s.values)) for s in ratios if len(s)]
+    if len(levels) < 3:
+        return None
+    third = len(levels) // 3
+    return float(np.median(levels[:third])) < 0.01 * float(np.median(levels[-third:]))
+
+
+def _backward_signal(run: Run, decades: float, order: float, least: int) -> Iterator[Finding]:
+    """The gradient with respect to the layers' outputs fades on its way to the input, and the early layers rest."""
+    layers = hidden_weights(run, ACTIVATION_GRAD_RMS)
+    first = depth_profile(layers, records=FIRST, least=least)
+    late = depth_profile(layers, records=LATE, least=least)
+    stand = find_standing(run)
+    if first is None or late is None or stand is None or not stand.unsolved or not _early_layers_rest(run):
+        return
+
+    def fades(p: DepthProfile) -> bool:
+        return p.total >= decades and p.order >= order
+
+    if fades(first) and fades(late):
+        yield Finding(
+            message=f"the gradient fades {late.total:.1f} decades over {len(late.logs)} layers on its way to the input",
+            severity=Severity.ERROR if stand.idle else Severity.WARNING,
+            confidence=Confidence.HIGH,
+            span=Span(layers[0].span.first, layers[0].span.last),
+            evidence=(
+                Evidence.of(late.layers[0], f"from output to input {10**-late.slope:.2g}-fold per layer: {late}"),
+                Evidence.of(stand.curve.series, f"{stand.curve.final:.4g}, from {stand.curve.start:.4g}", "learned"),
+            ),
+            remedies=(shorten_gradient_path(), check_initialisation()),
+        )
 
 
 def _over_time(run: Run, curve: Curve, norm: Series, decades: float) -> Iterator[Finding]:

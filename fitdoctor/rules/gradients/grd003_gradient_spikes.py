@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import find_curve, place
+from fitdoctor.curves import find_curve, learning_rate, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.norms import total_gradient_norm
 from fitdoctor.remedies import clip_gradients, inspect_batches, warm_up
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import IntArray, Run, Series, Span
-from fitdoctor.signals import GRAD_NORM, LOSS, Signal
-from fitdoctor.stats import noise_scale, spike_z
+from fitdoctor.signals import ADAM_SURPRISE, GRAD_NORM, LOSS, Signal
+from fitdoctor.stats import mad_sigma, noise_scale, spike_z
 
 
 @rule(
@@ -37,7 +37,10 @@ def gradient_spikes(
         before, and at least `factor` times their median. A spike does harm when the training loss over the
         `settle` logged values after it lies above the level before by `sigmas` standard deviations of the
         noise and `harm` of the range covered so far, and the run ends above that level too. That is a
-        warning; spikes without harm are a note.
+        warning; spikes without harm are a note. Where the log allows, the largest is traced: to a rise of the
+        learning rate to twice its level within the 5 points before; to a batch whose own loss, taken before the
+        step, stands out by more than 6 standard deviations; to Adam's second moment, when the gradient was more
+        than 10 times its root; and to the layer whose part of the gradient grew most.
 
     Options:
         z: least robust z-score of the logarithm.
@@ -125,8 +128,11 @@ def _finding(run: Run, norm: Series, loss: Series | None, peaks: IntArray, harmf
     ]
     if loss is not None:
         evidence.append(Evidence.of(loss, "stays higher after it" if harmful else "does not respond", marks=marks))
+    traced = _causes(run, norm, worst, loss)
+    evidence += [e for _, e in traced]
     p90 = float(np.quantile(norm.values, 0.9))
     largest = f"up to {norm.values[worst] / usual:.2g} times the usual norm ({place(run, int(steps[worst]))})"
+    causes = tuple(cause for cause, _ in traced if cause)
     return Finding(
         message=f"{count}, {largest}",
         severity=Severity.WARNING if harmful else Severity.NOTE,
@@ -134,8 +140,60 @@ def _finding(run: Run, norm: Series, loss: Series | None, peaks: IntArray, harmf
         span=Span(int(steps[shown[0]]), int(steps[peaks[-1]])),
         evidence=tuple(evidence),
         remedies=(inspect_batches(), clip_gradients(p90), warm_up()) if harmful else (inspect_batches(),),
-        could_be=("bad batches", "adam-second-moment-lag", "lr-too-high") if harmful else (),
+        could_be=causes or ("bad batches", "adam-second-moment-lag", "lr-too-high") if harmful else causes,
         settle_with="the gradient norm of the same batch at other weights: as high there means the data"
-        if harmful
+        if harmful and not causes
         else "",
     )
+
+
+def _causes(run: Run, norm: Series, worst: int, loss: Series | None) -> list[tuple[str, Evidence]]:
+    """What the log shows at the largest spike: a cause, or "" for its place only, with the evidence."""
+    step = int(norm.steps[worst])
+    found: list[tuple[str, Evidence]] = []
+    rate = learning_rate(run)
+    if rate is not None:
+        near = rate.finite.at(norm.steps[max(0, worst - 5) : worst + 1])
+        past = rate.finite.at(norm.steps[max(0, worst - 50) : max(1, worst - 5)])
+        if len(past) and np.nanmax(near) >= 2 * np.nanmedian(past) > 0:
+            found.append(("lr-too-high", Evidence.of(rate, f"rose to {np.nanmax(near):.3g} just before", "steady")))
+    if loss is not None and (own := _own_loss(loss.finite, step)) > 6:
+        text = f"that batch's loss, taken before the step, stands out by {own:.1f} standard deviations"
+        found.append(("bad batches", Evidence.of(loss, text, "like its neighbours", ((step, "the batch"),))))
+    surprise = run.layers(ADAM_SURPRISE)
+    high = {name: v for name, s in surprise.items() if (v := _nearest(s, step, within=2)) is not None and v > 10}
+    if high:
+        name = max(high, key=lambda n: high[n])
+        text = f"the gradient was {high[name]:.3g} times the root of Adam's second moment"
+        found.append(("adam-second-moment-lag", Evidence.of(surprise[name], text, "about 1")))
+    if (layer := _layer(run, step)) is not None:
+        found.append(("", Evidence.of(layer, "the layer whose gradient grew most", marks=((step, "spike"),))))
+    return found
+
+
+def _own_loss(loss: Series, step: int) -> float:
+    """By how many robust standard deviations the loss at a step stands above the up to 50 before it."""
+    at = int(np.searchsorted(loss.steps, step))
+    past = loss.values[max(0, at - 50) : at]
+    if at >= len(loss) or loss.steps[at] != step or len(past) < 20:
+        return 0.0
+    return float((loss.values[at] - np.median(past)) / (mad_sigma(past) + 1e-12 + 1e-3 * abs(float(np.median(past)))))
+
+
+def _nearest(series: Series, step: int, within: int) -> float | None:
+    """The value at a step, or at most `within` steps after it."""
+    near = series.between(step, step + within).finite
+    return float(near.values[0]) if len(near) else None
+
+
+def _layer(run: Run, step: int) -> Series | None:
+    """The layer whose gradient norm grew most at a step, against its own median before; None when not logged then."""
+    growth = {}
+    for name, s in run.layers(GRAD_NORM).items():
+        now = _nearest(s, step, within=0)
+        past = s.between(s.span.first, step - 1).finite.values[-50:]
+        if now is not None and len(past) >= 5 and (usual := float(np.median(past))) > 0:
+            growth[name] = now / usual
+    if len(growth) < 2:
+        return None
+    return run.layers(GRAD_NORM)[max(growth, key=lambda n: growth[n])]
