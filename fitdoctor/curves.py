@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fitdoctor.objectives import moving_target
 from fitdoctor.rule import CannotJudge
 from fitdoctor.run import FloatArray, IntArray, Run, Series
 from fitdoctor.signals import ACCURACY, ERROR, LOSS, LR, PERPLEXITY, SCORE, TOP5_ACCURACY, Quantity
@@ -128,11 +129,14 @@ def need_curve(run: Run, quantity: Quantity = LOSS, split: str = "train", *, lea
     """The curve of a signal.
 
     Raises:
-        CannotJudge: when it is not logged or has fewer than `least` finite points.
+        CannotJudge: when it is not logged or has fewer than `least` finite points, and for the loss of a run
+            whose objective moves, such as reinforcement learning: no trend of that loss means anything.
     """
     series = run.get(quantity, split)
     if series is None:
         raise CannotJudge(f"no {split} {quantity.name} logged")
+    if quantity == LOSS and (why := moving_target(run)):
+        raise CannotJudge(why)
     return make_curve(series, least=least)
 
 

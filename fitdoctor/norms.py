@@ -77,3 +77,13 @@ def rise_before(values: FloatArray, index: int, window: int = 50) -> float:
         return 0.0
     reference = past[: max(len(past) - window, len(past) // 2)]
     return float(np.log10(np.median(past[-3:])) - np.log10(np.median(reference)))
+
+
+def is_matrix(name: str) -> bool:
+    """Whether a parameter's name is that of a weight matrix: neither bias nor normalisation nor embedding.
+
+    Example:
+        >>> is_matrix("fc1.weight"), is_matrix("fc1.bias"), is_matrix("layers.0.norm2.weight")
+        (True, False, False)
+    """
+    return re.search(r"bias|norm|\bbn|\bln|embed", name.lower()) is None

@@ -123,3 +123,59 @@ def evaluate_more(n: int | None = None) -> Remedy:
         change=Change("n_val", "set", n) if n else None,
         confirm="the epoch-to-epoch scatter of the validation metric halves when n is four times as large",
     )
+
+
+def find_mislabelled() -> Remedy:
+    """Look at the training examples that were fitted last."""
+    return Remedy(
+        title="look at the training examples with the highest loss at the best checkpoint, and correct their labels",
+        why="what a model that generalises gets wrong on its own training data is hard or mislabelled",
+        code={
+            "pytorch": (
+                "each = torch.nn.functional.cross_entropy(model(inputs), labels, reduction='none')\n"
+                "print(each.topk(100).indices)      # with the weights of the best checkpoint"
+            ),
+        },
+        unless="the examples are rare but right: then collect more of their kind",
+        confirm="after correcting them, accuracy on the training data no longer lags behind validation early on",
+        kind="data",
+    )
+
+
+def balance_classes() -> Remedy:
+    """Weight or sample the classes evenly, and judge by recall per class."""
+    return Remedy(
+        title="weight the classes by their inverse frequency, start the output bias at their logs, report recall",
+        why="the cheapest way to lower the loss on unbalanced data is to name the largest class",
+        change=Change("class_weights", "enable"),
+        code={
+            "pytorch": (
+                "counts = torch.bincount(labels).float()\n"
+                "criterion = nn.CrossEntropyLoss(weight=counts.sum() / (len(counts) * counts))\n"
+                "nn.init.zeros_(head.bias).add_((counts / counts.sum()).log())"
+            ),
+        },
+        unless="the classes are balanced: then look for the cause in rate, labels and initialisation",
+        confirm="the largest predicted share falls towards the frequency of that class",
+        kind="data",
+    )
+
+
+def split_again() -> Remedy:
+    """Make sure that both sets are the same kind of data, prepared in the same way."""
+    return Remedy(
+        title="compare how both sets are prepared; then pool, shuffle and split them again",
+        why="a gap that is there from the start is a difference of the data or of their preparation",
+        code={
+            "pytorch": (
+                "for name, (x, y) in {'train': next(iter(train)), 'val': next(iter(val))}.items():\n"
+                "    print(name, x.shape, x.dtype, x.mean(), x.std(), x.min(), x.max(), y.unique())\n"
+                "pooled = torch.utils.data.ConcatDataset([train_set, val_set])\n"
+                "train_set, val_set = torch.utils.data.random_split(pooled, [0.8, 0.2])"
+            ),
+        },
+        unless="the shift is what you have to cope with (a later time, another site): then validate on that, and "
+        "collect training data from it",
+        confirm="with the new split the gap between training and validation loss is gone at half way",
+        kind="data",
+    )

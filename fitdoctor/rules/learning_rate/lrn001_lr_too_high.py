@@ -10,23 +10,29 @@ import numpy as np
 from fitdoctor.curves import (
     Curve,
     barely_moved,
+    begins_at_start,
     find_curve,
     held_out,
     jitter,
     learning_rate,
-    make_curve,
+    need_curve,
     place,
     rate_left,
     share_of_run,
     shared_jitter,
 )
 from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
+from fitdoctor.norms import adaptive_optimizer
 from fitdoctor.remedies import decay_learning_rate, lower_learning_rate, search_learning_rate, warm_up
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Series, Span
-from fitdoctor.signals import LOSS
+from fitdoctor.signals import ACCURACY, LOSS, PROBE_LOSS, UPDATE_RATIO
+from fitdoctor.stats import mad_sigma
+from fitdoctor.steps import first_updates, progress, stable_edge, step_quality
 
 EARLY_CAUSES = ("bad initialisation", "unnormalised inputs", "a bug in the loss")
+FIRST_UPDATE = 0.1
+"""Ratio of the first updates to the weights at which a rate is surely sound: at or just below the best of each grid."""
 SETTLE = "train from scratch at a tenth of the rate for a tenth of the steps: a lower loss settles it"
 
 
@@ -67,6 +73,9 @@ class _Sign:
         "val-better-than-train",
         "best-epoch",
         "undertrained",
+        "class-collapse",
+        "layerwise-update-imbalance",
+        "adam-second-moment-lag",
     ],
     since="0.1.0",
 )
@@ -80,6 +89,8 @@ def lr_too_high(
     together: float = 0.5,
     alone: float = 4.0,
     poor: float = 0.2,
+    leap: float = 3.0,
+    helpful: float = 0.1,
 ) -> Iterator[Finding]:
     """A lower learning rate would have trained further with the same budget.
 
@@ -88,7 +99,7 @@ def lr_too_high(
         is too high wastes the whole budget: the weights jump across the valley instead of descending.
 
     How it is measured:
-        Three signs, none of which looks at the value of the rate. Blow-up: the training loss climbs above
+        Five signs, none of which looks at the value of the rate. Blow-up: the training loss climbs above
         its first value by `blow_up` (and 5 noise standard deviations), and stays above it for a fifth of the
         run, or ends near or above it, or comes to rest above half of it.
         Ramp: the loss at least doubles (`ramp`) over its best before it turns non-finite. Noisy floor: over
@@ -98,6 +109,14 @@ def lr_too_high(
         jump. Jumps of `alone` times that size count by themselves, progress or not: each evaluation then
         wins or loses a tenth of all that there was to learn. A floor below `poor` of the first loss is good
         enough and is left alone. The floor is not judged once the rate has been annealed below 30 % of its peak.
+        Leap: where the loss is logged per step from the first one on, it grows to `leap` times its first value
+        within the first 1 % of the steps (at least 10), and the training never makes up for it: it ends above
+        `poor`, with accuracy, where logged, below 90 %. With the hooks' signals, a first step as long as the weights
+        themselves, which wipes out their initialisation, counts as a leap as well. No help: the median step
+        quality is below `helpful`, so that a step no longer lowers the loss of its own batch, while neither the fixed
+        batch nor the training loss makes progress; with progress that is the edge of stability, and healthy.
+        Where the steps of plain or momentum SGD do help their own batch by at least half of what the gradient
+        promises, a noisy floor is left to lr-noise-floor.
 
     Options:
         blow_up: rise over the first loss, as a share of it.
@@ -107,6 +126,8 @@ def lr_too_high(
         together: least correlation between the changes of training and validation loss.
         alone: how many times `jump` is a sign by itself, without correlation and in spite of progress.
         poor: share of the first loss that a floor must exceed.
+        leap: factor by which the very first steps raise the loss.
+        helpful: median step quality below which steps do not help their own batch.
 
     When it is wrong:
         Bad initialisation and unscaled inputs blow up too, at any rate; a bug in the loss (its sign, its
@@ -115,19 +136,27 @@ def lr_too_high(
 
     What to do:
         A range test, then a third to a tenth of the rate at which it diverges. Warm-up if only the first
-        steps are unstable, decay if only the last part is.
+        steps are unstable, decay if only the last part is. Where the hooks saw the first updates, the advised factor
+        brings them to a tenth of the weights; where they saw the step quality, to a third of the stable rate.
 
     References:
         Smith 2017 (range test); Cohen et al. 2021 (edge of stability: oscillation with progress is healthy);
         Godbole et al. 2023, Deep Learning Tuning Playbook. Thresholds calibrated on DeepOBS cifar10_3c3d and
         mnist_vae learning-rate grids (Schneider et al. 2019) and on the development runs of benchmarks/accuracy.
+        Vaswani et al. 2019 (decrease on the same batch). On grids of 6 small problems the best rates changed the
+        weights by 0.06 to 0.8 of their norm in the first steps, those that failed by 0.5 to 14.
     """
     series = run.get(LOSS)
     assert series is not None  # the rule needs it
     sign = _ramp(run, series, ramp)
     if sign is None:
-        curve = make_curve(series)
-        sign = _blow_up(run, curve, blow_up) or _noisy_floor(run, curve, jump, stalled, together, alone, poor)
+        curve = need_curve(run)
+        sign = (
+            _blow_up(run, curve, blow_up)
+            or _no_help(run, curve, helpful, stalled, poor)
+            or _leap(run, series, curve, leap, poor)
+            or _noisy_floor(run, curve, jump, stalled, together, alone, poor)
+        )
     if sign is None:
         return
     rate = learning_rate(run)
@@ -135,16 +164,33 @@ def lr_too_high(
     evidence = [Evidence.of(sign.series, sign.observed, sign.expected, marks=((sign.onset, "onset"),))]
     if rate is not None:
         evidence.append(Evidence.of(rate, f"peak {current:.3g}" if current else "never above 0"))
+    first = first_updates(run)
+    if first is not None and first > FIRST_UPDATE:
+        ratio = run.get(UPDATE_RATIO)
+        assert ratio is not None
+        evidence.append(
+            Evidence.of(ratio, f"up to {first:.2g} in the first records", f"steps of about {FIRST_UPDATE:g} at most")
+        )
     yield Finding(
         message=sign.message,
         severity=sign.severity,
         confidence=sign.confidence,
         span=Span(sign.onset, series.span.last),
         evidence=tuple(evidence),
-        remedies=(lower_learning_rate(0.1, current=current), search_learning_rate(), sign.remedy),
+        remedies=(lower_learning_rate(_factor(run), current=current), search_learning_rate(), sign.remedy),
         could_be=sign.could_be,
         settle_with=SETTLE,
     )
+
+
+def _factor(run: Run) -> float:
+    """What to multiply the rate with: by the first updates, else by the stable edge, else a tenth."""
+    first, edge = first_updates(run), stable_edge(run)
+    if first is not None and first > 3 * FIRST_UPDATE:
+        return max(float(f"{FIRST_UPDATE / first:.1g}"), 1e-3)
+    if edge is not None and edge < 1.5:
+        return min(max(float(f"{edge / 3:.1g}"), 1e-3), 0.5)
+    return 0.1
 
 
 def _ramp(run: Run, series: Series, factor: float) -> _Sign | None:
@@ -209,6 +255,61 @@ def _blow_up(run: Run, curve: Curve, factor: float) -> _Sign | None:
     )
 
 
+def _no_help(run: Run, curve: Curve, helpful: float, stalled: float, poor: float) -> _Sign | None:
+    """Steps no longer lower the loss of their own batch, and nothing gets on."""
+    quality = step_quality(run, least=20)
+    if quality is None or quality.late >= helpful or curve.final < poor * curve.start:
+        return None
+    seen = [c for c in (curve, find_curve(run, PROBE_LOSS)) if c is not None]
+    if any(progress(c, 0.6) > stalled for c in seen):
+        return None  # the edge of stability
+    onset = int(quality.series.steps[len(quality.series) // 2])
+    return _Sign(
+        message=f"steps stopped helping their own batch (step quality {quality.late:.2g}), loss {curve.final:.3g}",
+        observed=f"median {quality.late:.2g} over the second half of the steps, {quality.early:.2g} before",
+        expected=f"above {helpful:g}, or a loss that still falls",
+        onset=onset,
+        series=quality.series,
+        severity=Severity.WARNING,
+        confidence=Confidence.HIGH,
+        could_be=(),
+        remedy=decay_learning_rate(),
+    )
+
+
+def _leap(run: Run, series: Series, curve: Curve, leap: float, poor: float) -> _Sign | None:
+    """The very first steps threw the weights far away, and the run never made up for it."""
+    if not begins_at_start(run, series) or curve.start <= 0 or curve.final < poor * curve.start:
+        return None
+    accuracy = find_curve(run, ACCURACY)
+    if accuracy is not None and accuracy.shown(accuracy.final) > 0.9:
+        return None
+    first = first_updates(run)
+    values = series.finite.values[: max(10, len(series) // 100)]
+    rest = series.finite.values[len(values) :]
+    peak = float(values.max())
+    wiped = first is not None and first >= 1.0
+    usual = float(np.median(rest)) + 10 * mad_sigma(rest) if len(rest) else 0.0  # losses that scatter as far anyway
+    if not (wiped or (peak > leap * curve.start and peak > usual)):
+        return None
+    onset = int(series.finite.steps[int(np.argmax(values))])
+    if peak > 1.5 * curve.start:
+        message = f"the first steps raised the loss from {curve.start:.4g} to {peak:.4g}; it ends at {curve.final:.4g}"
+    else:
+        message = f"the first updates are {first:.2g} times the weights; the loss ends at {curve.final:.4g}"
+    return _Sign(
+        message=message,
+        observed=f"{peak:.4g} at {place(run, onset)}, {curve.final:.4g} at the end",
+        expected=f"falling from {curve.start:.4g} to below {poor:.0%} of it",
+        onset=onset,
+        series=series,
+        severity=Severity.WARNING,
+        confidence=Confidence.MEDIUM if wiped else Confidence.LOW,
+        could_be=("underfitting",) if wiped else ("warmup-missing-or-short", "underfitting"),
+        remedy=_ramp_up(run),
+    )
+
+
 def _noisy_floor(
     run: Run, curve: Curve, jump: float, stalled: float, together: float, alone: float, poor: float
 ) -> _Sign | None:
@@ -221,21 +322,20 @@ def _noisy_floor(
     start = max(val.start, curve.start)
     if barely_moved(curve) or val.final < poor * start:
         return None
+    quality = step_quality(run)
+    if quality is not None and quality.late >= 0.5 and adaptive_optimizer(run) is False:
+        return None  # steps are short of the edge: what jumps is the noise of the batches
     # A first evaluation after an epoch hides most of the range, which the first training losses show; and where
     # little was to be learned, the range is measured by the loss itself.
     swing = max(val.swing, curve.start - val.best, 0.5 * start)
     if swing <= 0 or curve.swing <= 0:
         return None
     share = jitter(val, 0.6) / swing
-    late = curve.tail_trend(0.6)
     val_late = val.tail_trend(0.6)
-    progress = max(
-        -late.change / curve.swing if late.p_down < 0.05 else 0.0,
-        -val_late.change / swing if val_late.p_down < 0.05 else 0.0,
-    )
+    gained = max(progress(curve, 0.6), -val_late.change / swing if val_late.p_down < 0.05 else 0.0)
     linked = shared_jitter(curve, val)
     wild = jitter(curve, 0.6) > jump * curve.swing and share > alone * jump
-    if share < jump or (progress > stalled and not wild) or not (linked >= together or wild):
+    if share < jump or (gained > stalled and not wild) or not (linked >= together or wild):
         return None
     onset = int(val.steps[min(len(val) - 1, round(0.4 * len(val)))])
     sure = linked >= together
@@ -243,7 +343,7 @@ def _noisy_floor(
     return _Sign(
         message=f"{split} loss hangs around {val.final:.3g}, jumping by {share:.1%} of its range between evaluations",
         observed=f"{moved}: standard deviation {jitter(val, 0.6):.3g}, "
-        f"progress {progress:.1%} of the range in the last 60 %",
+        f"progress {gained:.1%} of the range in the last 60 %",
         expected=f"jumps below {jump:.1%} of the range, or progress above {stalled:.0%}",
         onset=onset,
         series=val.series,

@@ -1,0 +1,135 @@
+"""LRN012 weight-decay-too-high."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from fitdoctor.curves import learning_rate
+from fitdoctor.finding import Confidence, Evidence, Finding, Severity
+from fitdoctor.norms import is_matrix, total_gradient_norm
+from fitdoctor.remedies.optimizer import lower_weight_decay
+from fitdoctor.rule import CannotJudge, rule
+from fitdoctor.run import Run, Span
+from fitdoctor.signals import LOSS, WEIGHT_DECAY, WEIGHT_NORM
+from fitdoctor.steps import left_over, progress, training_curve
+
+
+@rule(
+    "LRN012",
+    "weight-decay-too-high",
+    needs=[LOSS, WEIGHT_NORM],
+    explains=["underfitting", "plateau", "no-learning", "class-collapse", "vanishing-gradients", "lr-noise-floor"],
+    since="0.1.0",
+    state=True,
+)
+def weight_decay_too_high(
+    run: Run, *, pull: float = 0.5, shrunk: float = 0.7, forgets: float = 1.0, poor: float = 0.2
+) -> Iterator[Finding]:
+    """Weight decay shrinks the weights faster than the gradient can hold them up.
+
+    Why it matters:
+        Decay that is too strong keeps the model from fitting even its training data, which looks like a
+        model that is too small.
+
+    How it is measured:
+        The decay must have had the time to act: rate times decay, summed over the steps, is at least `forgets`
+        time constants (decay multiplies the weights by 1 - rate * decay per step; momentum lengthens that step).
+        The weights of at least half of the matrices have shrunk below `shrunk` of their largest norm. The
+        decay pulls about as hard as the gradient: decay * norm of the weights is above `pull` times the norm of the
+        gradient (SGD, Adam with L2), or for decoupled decay (AdamW) rate * decay * norm of the weights is above `pull`
+        times the norm of the update. And the training loss, of the fixed batch where there is one, has come to rest
+        above `poor` of where it began.
+
+    Options:
+        pull: decay over gradient, in the norms of the step they make.
+        shrunk: norm of the weights as a share of their largest.
+        forgets: least time constants of the decay within the run.
+        poor: share of the first loss that must be left.
+
+    When it is wrong:
+        Weights followed by a normalisation lose norm without losing anything: there the loss is good, and it is
+        not reported. Noise in the gradient hides the pull of the decay in small batches.
+
+    What to do:
+        A tenth of the decay, none on norms and biases, AdamW in place of Adam with L2.
+
+    References:
+        Wang and Aitchison 2024 (time scale 1 / (rate * decay) of AdamW: not below an epoch); Loshchilov and Hutter
+        2019. Thresholds are design values.
+    """
+    decay, rate, weights = run.get(WEIGHT_DECAY), learning_rate(run), run.get(WEIGHT_NORM)
+    assert weights is not None  # the rule needs it
+    strength = _strength(run) if decay is None else float(np.median(decay.finite.values)) if len(decay.finite) else None
+    if strength is None or rate is None:
+        raise CannotJudge("no weight decay or learning rate logged; set the fact weight_decay")
+    if strength <= 0 or len(weights.finite) < 5:
+        return
+    curve = training_curve(run)
+    weights = weights.finite
+    lasted = _time_constants(run, strength)
+    if lasted < forgets or left_over(run, curve) < poor or progress(curve, 0.3) > 0.05:
+        return
+    matrices = [s.finite.values for n, s in run.layers(WEIGHT_NORM).items() if is_matrix(n) and len(s.finite) >= 5]
+    left = [float(v[-1]) / float(v.max()) for v in matrices or [weights.values] if v.max() > 0]
+    if not left or float(np.median(left)) > shrunk:
+        return
+    pulled = _pull(run, strength)
+    if pulled is None or pulled < pull:
+        return
+    change = float(np.median(left))
+    yield Finding(
+        message=f"weight decay {strength:.2g} shrank the weights to {change:.0%}; the loss rests at {curve.final:.3g}",
+        severity=Severity.WARNING,
+        confidence=Confidence.HIGH if pulled > 2 * pull else Confidence.MEDIUM,
+        span=Span(weights.span.first, weights.span.last),
+        evidence=(
+            Evidence.of(weights, f"the decay pulls {pulled:.2g} times as hard as the gradient", f"below {pull:g}"),
+            Evidence.of(curve.series, f"{curve.final:.4g} at the end, from {curve.start:.4g}"),
+            Evidence.of(rate, f"{lasted:.2g} time constants of the decay within the run"),
+        ),
+        remedies=(lower_weight_decay(strength),),
+        could_be=("underfitting",),
+        settle_with="train a tenth of the steps from the last checkpoint without decay: a lower loss settles it",
+    )
+
+
+def _strength(run: Run) -> float | None:
+    known = run.facts.get("weight_decay")
+    return float(known) if isinstance(known, (int, float)) else None
+
+
+def _decoupled(run: Run) -> bool:
+    name = str(run.facts.get("optimizer", "")).lower()
+    return any(part in name for part in ("adamw", "lion", "lamb"))
+
+
+def _time_constants(run: Run, strength: float) -> float:
+    """Rate times decay summed over the steps, with the factor that momentum puts on SGD's steps."""
+    rate = learning_rate(run)
+    span = run.steps
+    if rate is None or span is None or not len(rate.finite):
+        return 0.0
+    momentum = run.facts.get("momentum")
+    slowed = 1 - float(momentum) if isinstance(momentum, (int, float)) and 0 <= momentum < 1 else 1.0
+    steps = span.last - span.first
+    return float(rate.finite.values.mean()) * strength * steps / slowed
+
+
+def _pull(run: Run, strength: float) -> float | None:
+    """Median over the second half of decay over gradient, or of decay over update where decay is decoupled."""
+    weights, grads = run.get(WEIGHT_NORM), total_gradient_norm(run)
+    rate = learning_rate(run)
+    if weights is None or grads is None or rate is None:
+        return None
+    at = grads.finite.steps[len(grads.finite) // 2 :]
+    norm, gradient = weights.at(at), grads.finite.values[len(grads.finite) // 2 :]
+    if _decoupled(run):
+        count = run.facts.get("trainable_parameters")
+        if not isinstance(count, (int, float)) or count < 1:
+            return None
+        gradient = np.full(len(at), 0.2 * math.sqrt(float(count)))  # a noise-dominated Adam step over its rate
+    good = np.isfinite(norm) & (gradient > 0)
+    return float(np.median(strength * norm[good] / gradient[good])) if good.any() else None

@@ -1,0 +1,150 @@
+"""How the optimizer's steps went, from what only the hooks measure: step quality, update ratios, fixed batches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fitdoctor.curves import LEAST, Curve, find_curve, learning_rate, make_curve
+from fitdoctor.rule import CannotJudge
+from fitdoctor.run import Run, Series
+from fitdoctor.signals import ACCURACY, LOSS, NOISE_SCALE, PROBE_ACCURACY, PROBE_LOSS, STEP_QUALITY, UPDATE_RATIO
+
+SAMPLES = 10
+"""Fewest probed steps that a typical step quality is read from: half of what SCIENCE's quadratics needed, because
+only medians are used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Step quality over a run.
+
+    Attributes:
+        series: the probed steps with a finite quality.
+        early: median over the first half of the steps at full rate.
+        late: median over the second half of them.
+        low: their 10th percentile.
+    """
+
+    series: Series
+    early: float
+    late: float
+    low: float
+
+
+def step_quality(run: Run, *, least: int = SAMPLES) -> Quality | None:
+    """The step quality while the rate was above half its peak; None with fewer than `least` probed steps.
+
+    A rate that is being annealed takes shorter and shorter steps, whose quality tends to 1 and says nothing of the
+    rate that was chosen.
+    """
+    series = run.get(STEP_QUALITY)
+    if series is None:
+        return None
+    series = series.finite
+    rate = learning_rate(run)
+    if rate is not None and len(rate.finite):
+        used = rate.finite.at(series.steps)
+        series = series[~(used < 0.5 * float(rate.finite.values.max()))]
+    if len(series) < least:
+        return None
+    values = series.values
+    half = len(values) // 2
+    return Quality(
+        series, float(np.median(values[:half])), float(np.median(values[half:])), float(np.quantile(values, 0.1))
+    )
+
+
+def stable_edge(run: Run) -> float | None:
+    """Largest stable learning rate as a multiple of the rate in use, from the quality of the first steps; or None.
+
+    On a quadratic a step of gradient descent has the quality 1 - rate * curvature / 2, which is 0 where the step no
+    longer helps, the largest stable rate. So that rate is rate / (1 - quality). The lower quartile counts, of the
+    first tenth of the probed steps (at least 3 of them), where curvature is highest.
+    """
+    series = run.get(STEP_QUALITY)
+    if series is None or not len(series.finite):
+        return None
+    values = series.finite.values[: max(3, len(series) // 10)]
+    quality = float(np.quantile(values, 0.25))
+    return 1 / (1 - quality) if quality < 0.999 else 1000.0
+
+
+def first_updates(run: Run, most: int = 5) -> float | None:
+    """Largest ratio of update to weights among the first `most` records, the whole model's; None when not logged."""
+    series = run.get(UPDATE_RATIO)
+    if series is None or not len(series.finite) or series.span.first > 0.02 * max(1, (run.steps or series.span).last):
+        return None
+    return float(series.finite.values[:most].max())
+
+
+def progress(curve: Curve, share: float) -> float:
+    """How much the last `share` of a curve fell, as a share of its range; 0 without a significant fall."""
+    late = curve.tail_trend(share)
+    return -late.change / curve.swing if late.p_down < 0.05 and curve.swing > 0 else 0.0
+
+
+def training_curve(run: Run, *, least: int = LEAST) -> Curve:
+    """The training loss: of the fixed batch in eval mode where it was probed often enough, else as logged.
+
+    The fixed batch knows no dropout, no augmentation, no noise of the batch and no average over an epoch.
+
+    Raises:
+        CannotJudge: when neither has `least` finite points.
+    """
+    probed = find_curve(run, PROBE_LOSS, least=max(least, LEAST))
+    if probed is not None:
+        return probed
+    series = run.get(LOSS)
+    if series is None:
+        raise CannotJudge("no train loss logged")
+    return make_curve(series, least=least)
+
+
+def accuracies(run: Run, *, least: int = LEAST) -> tuple[Curve, Curve] | None:
+    """Accuracy on the fixed training batch and on held-out data, both in eval mode; None where one is missing."""
+    train = find_curve(run, PROBE_ACCURACY, least=least)
+    val = find_curve(run, ACCURACY, "val", least=least) or find_curve(run, PROBE_ACCURACY, "val", least=least)
+    return None if train is None or val is None else (train, val)
+
+
+def left_over(run: Run, curve: Curve) -> float:
+    """Share of the loss at the start that is left at the end; 1 where it was not positive.
+
+    The start is the first logged training loss, where that is higher than the curve's own first value: a fixed batch
+    is first looked at after some steps.
+    """
+    first = run.get(LOSS)
+    start = max([curve.start, *([float(first.finite.values[0])] if first is not None and len(first.finite) else [])])
+    return curve.final / start if start > 0 else 1.0
+
+
+def noise_while_learning(run: Run) -> tuple[float, float, Series] | None:
+    """Batch size, median noise scale over the first 90 % of the loss's way, and its series; None when too little.
+
+    The batch counts all that one step sees. As the gradient vanishes the noise scale grows without bound, in
+    any run, so the end says nothing about the batch.
+    """
+    series, batch = run.get(NOISE_SCALE), run.facts.get("batch_size")
+    if series is None or len(series.finite) < SAMPLES or not isinstance(batch, (int, float)) or batch < 1:
+        return None
+    parts = run.facts.get("gradient_accumulation_steps")
+    whole = float(batch) * (float(parts) if isinstance(parts, (int, float)) and parts > 1 else 1.0)
+    curve = training_curve(run)
+    reached = np.nonzero(curve.smooth <= curve.start - 0.9 * (curve.start - curve.best))[0]
+    until = int(curve.steps[int(reached[0])]) if len(reached) else int(curve.steps[-1])
+    seen = series.finite
+    learning = seen.between(seen.span.first, max(until, int(seen.steps[SAMPLES - 1])))
+    return whole, float(np.median(learning.values)), series
+
+
+def power_of_two(wanted: float) -> int:
+    """The largest power of two up to `wanted`, 2 to 64: a factor on a batch size.
+
+    Example:
+        >>> power_of_two(11.0), power_of_two(0.3), power_of_two(1e9)
+        (8, 2, 64)
+    """
+    return int(2 ** min(6, max(1, math.floor(math.log2(max(wanted, 1e-300))))))
