@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,14 +17,17 @@ from fitdoctor.live.cadence import Cadence
 from fitdoctor.live.clipping import ClipWatch
 from fitdoctor.live.layers import compiled, parameter_names, roots, unwrapped, watched_layers
 from fitdoctor.live.loop import Loop
-from fitdoctor.live.machine import live_tensors
+from fitdoctor.live.low_precision import LowPrecisionRecorder
+from fitdoctor.live.machine import host_memory, live_tensors
 from fitdoctor.live.parameters import ParameterRecorder
 from fitdoctor.live.probes.fixed_batch import FixedBatch
 from fitdoctor.live.probes.turns import Probes
-from fitdoctor.live.taps import CountedZeroGrad, LayerHooks, Tap, tap_module
+from fitdoctor.live.structure import Structure
+from fitdoctor.live.symmetry import SymmetryRecorder
+from fitdoctor.live.taps import CountedZeroGrad, LayerHooks, ModuleTap, Tap
 from fitdoctor.live.transport import Row, Transport
 from fitdoctor.live.watched import Watched
-from fitdoctor.signals import LIVE_TENSORS
+from fitdoctor.signals import HOST_MEMORY, LIVE_TENSORS
 
 log = logging.getLogger("fitdoctor")
 
@@ -89,19 +93,34 @@ def followed(
     )
     removers = [zero_grad.remove]
     if activations is not None:
-        loop.layer_hooks = LayerHooks(activations.modules, loop.layer_output)
+        first = Structure(layers, partial(loop.facts.__setitem__, "layers"), activations.note_functions)
+        loop.layer_hooks = LayerHooks(activations.modules, loop.layer_output, first)
         removers.append(loop.layer_hooks.take)
     return loop, removers + _tapped(loop, watched)
 
 
 def _extras(tier: Tier, recorders: Sequence[ParameterRecorder], device: torch.device) -> list[Callable[[Row], None]]:
     """What is measured at records beside parameters and activations, by tier."""
-    extras: list[Callable[[Row], None]] = []
+    extras: list[Callable[[Row], None]] = [LowPrecisionRecorder(r).after_step for r in recorders]
+    extras.append(_HostMemory())
     if tier != "light":
+        extras += [SymmetryRecorder(r).after_step for r in recorders]
         extras += [AdamRecorder(r).after_step for r in recorders if AdamRecorder.fits(r.optimizer)]
     if tier == "deep":
         extras.append(_TensorCount(device))
     return extras
+
+
+class _HostMemory:
+    """Looks at the memory of the process and its children, at every eighth record."""
+
+    def __init__(self) -> None:
+        self._records = 0
+
+    def __call__(self, row: Row) -> None:
+        self._records += 1
+        if self._records % 8 == 1 and (found := host_memory()) is not None:
+            row.put(HOST_MEMORY, found)
 
 
 class _TensorCount:
@@ -130,16 +149,16 @@ def _probed(watched: Watched) -> nn.Module | None:
 
 def _tapped(loop: Loop, watched: Watched) -> list[Callable[[], None]]:
     """Put the hooks on; returns what takes them off."""
-    removers: list[Callable[[], None]] = []
-    for root in [r for m in watched.models.values() for r in roots(m)]:
-        removers.append(tap_module(root, "before", Tap("the forward pass", loop.forward_begins)))
-        removers.append(tap_module(root, "after", Tap("the forward pass", loop.forward_ends)))
+    called = [r for m in watched.models.values() for r in roots(m)]
+    before = [ModuleTap(root, "before", Tap("the forward pass", loop.forward_begins)) for root in called]
+    after = [ModuleTap(root, "after", Tap("the forward pass", loop.forward_ends)) for root in called]
     if isinstance(watched.criterion, nn.Module):
-        removers.append(tap_module(watched.criterion, "after", Tap("the loss", loop.loss_computed)))
+        after.append(ModuleTap(watched.criterion, "after", Tap("the loss", loop.loss_computed)))
+    loop.module_taps = after  # those before stay: an evaluation is noted whenever it comes
+    removers: list[Callable[[], None]] = [tap.remove for tap in (*before, *after)]
     for optimizer in watched.optimizers.values():
-        before = optimizer.register_step_pre_hook(Tap("weights before the step", loop.before_step))
-        after = optimizer.register_step_post_hook(Tap("the optimizer's step", loop.after_step))
-        removers += [before.remove, after.remove]
+        removers.append(optimizer.register_step_pre_hook(Tap("weights before the step", loop.before_step)).remove)
+        removers.append(optimizer.register_step_post_hook(Tap("the optimizer's step", loop.after_step)).remove)
     removers.append(ClipWatch(loop.clipped).remove)
     if any(compiled(m) or compiled(unwrapped(m)) for m in watched.models.values()):
         log.info("fitdoctor: activations inside torch.compile are not measured; everything else is")

@@ -34,6 +34,7 @@ def gather_facts(watched: Watched, **more: Fact | None) -> dict[str, Fact]:
         "parameters": sum(p.numel() for p in params.values()),
         "trainable_parameters": sum(params[k].numel() for k in trainable),
         "optimizer": ", ".join(type(o).__name__ for o in optimizers),
+        "trainable_tensors": len(trainable),
         "trainable_tensors_not_in_optimizer": len(trainable - owned),
         "optimizer_tensors_not_in_model": len(owned - set(params)),
         **_settings(optimizers[0]),

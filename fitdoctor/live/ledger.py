@@ -108,10 +108,15 @@ class Ledger:
         watched: the parts of the training.
         facts: receives what is learned of the training.
         resumed: whether it goes on from an earlier run.
+
+    Attributes:
+        facts: the same.
+        evaluating: whether what ran last was an evaluation, as far as is known.
     """
 
     def __init__(self, watched: Watched, facts: MutableMapping[str, Fact], *, resumed: bool) -> None:
         self.facts = facts
+        self.evaluating = False
         self._watched = watched
         self._resumed = resumed
         self._first_step = True
@@ -169,6 +174,7 @@ class Ledger:
     def note_evaluation(self, module: nn.Module) -> None:
         """A forward pass without gradients begins."""
         self._eval_forwards += 1
+        self.evaluating = True
         if self._eval_mode is None:
             self._eval_mode = self._modal_of(module).share() if module.training else 0.0
 
@@ -179,6 +185,7 @@ class Ledger:
         forgot `no_grad`, or an attack that looks for an input. Which it was shows when the model is in train mode
         again before the optimizer has stepped.
         """
+        self.evaluating = not module.training
         if not module.training:
             pending = self._pending.setdefault(id(module), _Pending())
             pending.forwards += 1
@@ -201,6 +208,7 @@ class Ledger:
 
     def note_backward(self) -> None:
         """A backward pass begins: what ran before it in eval mode was run for its gradient."""
+        self.evaluating = False
         for pending in self._pending.values():
             pending.used = True
 
@@ -232,6 +240,7 @@ class Ledger:
 
     def before_step(self) -> None:
         """The first optimizer is about to step."""
+        self.evaluating = False
         if not self._first_step:
             return
         self._first_step = False

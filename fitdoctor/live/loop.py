@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -27,11 +28,12 @@ from fitdoctor.live.clipping import note_clipping
 from fitdoctor.live.ledger import Ledger, scheduler_calls
 from fitdoctor.live.logits import take_logits
 from fitdoctor.live.machine import memory_in_use
+from fitdoctor.live.out_of_memory import out_of_memory_facts
 from fitdoctor.live.parameters import ParameterRecorder, norms
 from fitdoctor.live.probes.turns import Probes
 from fitdoctor.live.scaling import LossScale
 from fitdoctor.live.step import Batch, Step, size_of_batch
-from fitdoctor.live.taps import LayerHooks, Tap, listen
+from fitdoctor.live.taps import LayerHooks, ModuleTap, Tap, listen
 from fitdoctor.live.transport import Row, Transport, scalar
 from fitdoctor.live.watched import Watched
 from fitdoctor.run import Fact
@@ -71,6 +73,7 @@ class Loop:
         on_bad_loss: called with a loss that is not finite, when it is seen.
         after_row: called when the row of a step is complete.
         layer_hooks: the hooks on layers, or None.
+        module_taps: hooks on modules that are off during idle steps.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Loop:
         self.on_bad_loss: Callable[[float], None] = lambda value: None
         self.after_row: Callable[[Row], None] = lambda row: None
         self.layer_hooks: LayerHooks | None = None
+        self.module_taps: Sequence[ModuleTap] = ()
         self.probes = probes
         self._backward = Tap("the backward pass", self.backward_begins)
         self._gradient_taps: dict[int, Tap] = {}
@@ -108,11 +112,15 @@ class Loop:
         self._paused = False  # while probes run the model
         self._interrupted = False  # by a validation pass: the time of this step is not that of a step
         self._counted = (0, 0)
-        self._ended = self._last = 0.0
+        self._tick = True
+        self._ended, self._last = 0.0, time.perf_counter()
         self.begin(Level.RECORD)
 
     def begin(self, level: Level) -> None:
         """Get ready for the next step."""
+        if (level > Level.IDLE) != self._tick:
+            for tap in self.module_taps:
+                tap.put() if level > Level.IDLE else tap.take()
         self._level = level
         self._tick, self._gradient, self._record = level > Level.IDLE, level > Level.TICK, level is Level.RECORD
         self.probes.due = False
@@ -204,6 +212,12 @@ class Loop:
         now.row = row
         now.note_loss()
         self._transport.add(row)
+
+    def note_end(self, error: BaseException | None, trace: TracebackType | None) -> None:
+        """The block that the monitor stands in is left, by this exception or None."""
+        stepped = self.step > self._start
+        evaluating = self._ledger.evaluating
+        self.facts.update(out_of_memory_facts(error, trace, step=self.step, training=not evaluating, stepped=stepped))
 
     def _note_first_half(self, now: Step) -> None:
         """Gradient of the first of several accumulated batches: the small batch of the noise scale."""
@@ -349,7 +363,7 @@ class Loop:
         now, probing = self._now, 0.0
         self.step += 1
         seconds = began - self._ended if self._ended else 0.0
-        wall, self._last = began - self._last if self._last else 0.0, began
+        wall, self._last = began - self._last, began
         if self.probes.due:
             self._paused = True
             try:
@@ -363,8 +377,9 @@ class Loop:
             self.after_row(now.row)
             self._batch = None
         ended = time.perf_counter()
-        if seconds:
-            self._cadence.stepped(seconds, wall)
+        self._cadence.stepped(seconds, wall)
+        if probing:
+            self._cadence.spent("probe", probing)
         if self._tick:
             self._cadence.spent(self._level.kind, now.spent + ended - began - probing)
             self._interrupted = False

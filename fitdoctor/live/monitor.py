@@ -163,6 +163,7 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._loop.note_end(error, trace)
         self.close()
 
     # --- after a step ----------------------------------------------------------------------------------
@@ -193,6 +194,10 @@ class Monitor:
         if self._intake.receive(wait=wait):
             self._urgent = True
             self._cadence.alert()
+        found = self.first_nonfinite
+        if found is not None and found.facts.items() - self._loop.facts.items():
+            self._loop.facts.update(found.facts)
+            self._intake.tell(self.step, self._all_facts())
 
     def _time_to_judge(self) -> bool:
         if not self._intake.leads:

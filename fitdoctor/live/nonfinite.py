@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from fitdoctor.live.sinks import ABSENT, Point, Vector
+from fitdoctor.run import Fact
 from fitdoctor.signals import (
     ACTIVATION_ABSMAX,
     ACTIVATION_GRAD_RMS,
@@ -45,6 +46,16 @@ class NonFinite:
     sure: bool = True
     before: Mapping[str, float] = field(default_factory=dict)
     before_step: int | None = None
+
+    @property
+    def facts(self) -> dict[str, Fact]:
+        """The same for `Run.facts`."""
+        return {
+            "nonfinite_step": self.step,
+            "nonfinite_place": self.place,
+            "nonfinite_name": self.name,
+            "nonfinite_sure": self.sure,
+        }
 
     def __str__(self) -> str:
         what = {
