@@ -6,7 +6,6 @@ the step, against epsilon and against the gradient of the step.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from fitdoctor.signals import ADAM_SURPRISE, ADAM_TINY_FRACTION
 SAMPLE = 256
 """Entries of each parameter that are looked at."""
 
-
 EVERY = 4
 """Records between looks: many small samples cost as much as all the norms."""
 
@@ -37,6 +35,7 @@ class AdamRecorder:
     def __init__(self, recorder: ParameterRecorder) -> None:
         self._recorder = recorder
         self._records = 0
+        self._buffers: _Buffers | None = None
 
     @staticmethod
     def fits(optimizer: torch.optim.Optimizer) -> bool:
@@ -61,23 +60,41 @@ class AdamRecorder:
             if count is None or count <= 0:
                 continue
             group = settings[id(p)]
-            # The sample is read as the square root over the bias correction, in units of epsilon.
-            moments.append(_sample(local(v)))
+            v = local(v)
+            moments.append(_sample(torch.view_as_real(v) if v.is_complex() else v))
             grads.append(_sample(g))
             scales.append((1 - float(group["betas"][1]) ** count, float(group["eps"])))
             places.append(i)
         if not places:
             return
         with torch.no_grad():
-            device = moments[0].device
-            v = torch.stack([m.to(device) for m in moments]).float()
-            g = torch.stack([m.to(device) for m in grads]).float()
-            correction = constant([s[0] for s in scales], device).unsqueeze(1)
-            eps = constant([s[1] for s in scales], device).unsqueeze(1)
-            root = (v / correction).sqrt_()
-            tiny = (root < 10 * eps).float().mean(1)
-            surprise = (g / root.clamp_(min=1e-30).maximum(eps)).square_().mean(1).sqrt_()
-            row.add(_Health(self._recorder.names, np.array(places), self._recorder.label), torch.cat([tiny, surprise]))
+            sizes = tuple(len(m) for m in moments)
+            buffers = self._buffers
+            if buffers is None or buffers.sizes != sizes or buffers.device != moments[0].device:
+                buffers = self._buffers = _Buffers(sizes, moments[0].device)
+            torch._foreach_copy_(buffers.moments, moments)
+            torch._foreach_copy_(buffers.grads, grads)
+            correction, eps = constant([x for pair in zip(*scales, strict=True) for x in pair], buffers.device).view(
+                2, -1, 1
+            )
+            # The root of the second moment as the optimizer divides by it: over the bias correction.
+            root = buffers.moment.div(correction).sqrt_()
+            tiny = (root < 10 * eps).float().mul_(buffers.mask).sum(1)
+            surprise = buffers.grad.div(root.clamp_(min=1e-30).maximum(eps)).square_().sum(1)
+            decoder = _Health(self._recorder.names, np.array(places), np.array(sizes), self._recorder.label)
+            row.add(decoder, torch.cat([tiny, surprise]))
+
+
+class _Buffers:
+    """Samples of all parameters as the rows of two matrices; a parameter with fewer entries fills part of its row."""
+
+    def __init__(self, sizes: tuple[int, ...], device: torch.device) -> None:
+        self.sizes, self.device = sizes, device
+        self.moment = torch.zeros(len(sizes), SAMPLE, device=device)
+        self.grad = torch.zeros_like(self.moment)
+        self.mask = (torch.arange(SAMPLE, device=device) < constant(sizes, device).unsqueeze(1)).float()
+        self.moments = [row[:k] for row, k in zip(self.moment.unbind(), sizes, strict=True)]
+        self.grads = [row[:k] for row, k in zip(self.grad.unbind(), sizes, strict=True)]
 
 
 def _host_number(step: Any, recorder: ParameterRecorder, row: Row) -> float | None:
@@ -88,20 +105,27 @@ def _host_number(step: Any, recorder: ParameterRecorder, row: Row) -> float | No
 
 
 def _sample(t: Tensor) -> Tensor:
-    """`SAMPLE` entries, evenly spaced; of a smaller tensor some come twice."""
-    flat = t.reshape(-1)
-    if len(flat) >= SAMPLE:
-        return flat[:: len(flat) // SAMPLE][:SAMPLE]
-    return flat.repeat(math.ceil(SAMPLE / len(flat)))[:SAMPLE]
+    """At most `SAMPLE` entries, evenly spaced; shares the memory of a contiguous tensor."""
+    n = t.numel()
+    k = min(SAMPLE, n)
+    if t.is_contiguous():
+        return t.as_strided((k,), (n // k,), t.storage_offset())
+    return t.reshape(-1)[:: n // k][:k]
 
 
 class _Health:
-    def __init__(self, names: tuple[str, ...], places: np.ndarray[Any, Any], label: str) -> None:
-        self.names, self.places, self.label = names, places, label
+    def __init__(
+        self, names: tuple[str, ...], places: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any], label: str
+    ) -> None:
+        self.names, self.places, self.sizes, self.label = names, places, sizes, label
 
     def __call__(self, row: Row, values: FloatArray) -> list[Any]:
+        tiny, surprise = np.split(values, 2)
         out = []
-        for quantity, part in zip((ADAM_TINY_FRACTION, ADAM_SURPRISE), np.split(values, 2), strict=True):
+        for quantity, part in (
+            (ADAM_TINY_FRACTION, tiny / self.sizes),
+            (ADAM_SURPRISE, np.sqrt(surprise / self.sizes)),
+        ):
             whole = np.full(len(self.names), ABSENT)
             whole[self.places] = part
             out.append(row.vector(quantity, self.names, whole, self.label))

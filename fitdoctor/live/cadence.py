@@ -37,13 +37,15 @@ class Cost:
         seconds: by kind of work ("tick", "gradient", "record", "probe", "judge").
         calls: how often each was done.
         wall: seconds since the monitor was attached, not counting the first steps.
-        early: seconds spent in the first steps and on attaching, which no budget limits.
+        early: seconds spent on attaching and in the first steps, which no budget limits.
+        early_wall: seconds that attaching and the first steps took in all.
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_PARTS, 0.0))
     calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_PARTS, 0))
     wall: float = 0.0
     early: float = 0.0
+    early_wall: float = 0.0
 
     @property
     def total(self) -> float:
@@ -55,9 +57,16 @@ class Cost:
         """Share of the wall time, the first steps left out; nan before anything was timed."""
         return self.total / self.wall if self.wall > 0 else float("nan")
 
+    @property
+    def share_of_all(self) -> float:
+        """Share of the wall time since attaching, first steps included; nan before anything was timed."""
+        wall = self.wall + self.early_wall
+        return (self.total + self.early) / wall if wall > 0 else float("nan")
+
     def __str__(self) -> str:
-        parts = ", ".join(f"{kind} {self.calls[kind]}x {s:.3f} s" for kind, s in self.seconds.items())
-        return f"{self.share:.2%} of {self.wall:.1f} s ({parts}; {self.early:.3f} s for the first steps)"
+        parts = ", ".join(f"{kind} {self.calls[kind]}x {s:.3f} s" for kind, s in self.seconds.items() if s)
+        first = f"with the first {_ALWAYS} steps {self.share_of_all:.2%} of {self.wall + self.early_wall:.1f} s"
+        return f"{self.share:.2%} of {self.wall:.1f} s ({parts or 'nothing'}); {first}"
 
 
 @dataclass(slots=True)
@@ -83,19 +92,22 @@ class Cadence:
     _steps: int = 0
     _step_time: float = 0.0
     _mean: dict[str, float] = field(default_factory=dict)
+    _rough: set[str] = field(default_factory=set)  # kinds whose mean is of first calls, which set things up
     _alert: int = 0
 
     def spent(self, kind: str, seconds: float, *, calls: int = 1) -> None:
-        """Note what a piece of work cost."""
-        if self._steps < _ALWAYS:
+        """Note what a piece of work cost; for that of a step, after `stepped`."""
+        early = self._steps <= _ALWAYS
+        if early:
             self.cost.early += seconds
-            return
-        self.cost.seconds[kind] += seconds
-        self.cost.calls[kind] += calls
+        else:
+            self.cost.seconds[kind] += seconds
+            self.cost.calls[kind] += calls
         if calls:
-            old = self._mean.get(kind)
+            old = None if kind in self._rough else self._mean.get(kind)
             # One call that the operating system interrupted says little about the next.
             self._mean[kind] = seconds if old is None else old + 0.1 * (min(seconds, 4 * old) - old)
+            (self._rough.add if early else self._rough.discard)(kind)
 
     def stepped(self, seconds: float, wall: float) -> None:
         """Note a step of training.
@@ -106,7 +118,9 @@ class Cadence:
         """
         self._steps += 1
         self._alert -= self._alert > 0
-        if self._steps > _ALWAYS:
+        if self._steps <= _ALWAYS:
+            self.cost.early_wall += wall
+        else:
             self.cost.wall += wall
             # A mean that forgets slowly and takes no single pause (a validation pass) at its face value.
             seconds = min(seconds, 10 * self._step_time) if self._step_time else seconds
@@ -127,12 +141,13 @@ class Cadence:
         if self.record_every:
             self.ticks, self.records = 1, self.record_every
             return
-        self.ticks = self._distance("tick", self.ticks)
-        self.gradients = max(self._distance("gradient", self.gradients), self.ticks)
-        self.records = max(self._distance("record", self.records), self.gradients)
+        self.ticks = self._distance(Level.TICK, self.ticks)
+        self.gradients = max(self._distance(Level.GRADIENT, self.gradients), self.ticks)
+        self.records = max(self._distance(Level.RECORD, self.records), self.gradients)
 
-    def _distance(self, kind: str, now: int) -> int:
-        mean = self._mean.get(kind)
+    def _distance(self, level: Level, now: int) -> int:
+        kind = level.kind
+        mean = self._mean.get(kind, self._guess(level))
         if mean is None or self._step_time <= 0:
             return now
         # What was overspent so far is saved later.
@@ -146,15 +161,32 @@ class Cadence:
 
     def level(self, step: int) -> Level:
         """How much is measured around this step, counted from 1."""
-        if self._steps < _ALWAYS or self._alert > 0 or step % self.records == 0:
+        if self._steps < _ALWAYS or self._alert > 0:
             return Level.RECORD
-        if step % self.gradients == 0 and not self.record_every:
-            return Level.GRADIENT
-        return Level.TICK if step % self.ticks == 0 else Level.IDLE
+        if self.record_every:
+            return Level.TICK if step % self.record_every else Level.RECORD
+        for level, distance in (
+            (Level.RECORD, self.records),
+            (Level.GRADIENT, self.gradients),
+            (Level.TICK, self.ticks),
+        ):
+            if step % distance == 0 and self.may(level.kind, self._guess(level)):
+                return level
+        return Level.IDLE
+
+    def _guess(self, level: Level) -> float | None:
+        """What a level costs that was never tried: a part of a record, by what it does (none is far off)."""
+        record = self._mean.get("record")
+        return None if record is None else record / (20, 20, 5, 1)[level]
 
     def may(self, kind: str, expected: float | None = None) -> bool:
-        """Whether dear work (a probe, a diagnosis) fits: it was done never, or its part of the budget has saved up."""
+        """Whether a piece of work can be paid for: its part of the budget has saved up what it usually costs.
+
+        Args:
+            kind: of the work.
+            expected: seconds that it may cost where it was never done; None for work that is tried at once.
+        """
         mean = self._mean.get(kind, expected)
-        if mean is None or self.cost.wall <= 0:
-            return self._steps >= _ALWAYS
+        if mean is None:
+            return True
         return self.cost.seconds[kind] + mean <= _PARTS[kind] * self.budget * self.cost.wall

@@ -7,6 +7,7 @@ report = monitor.close()
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,11 +94,13 @@ def attach(
         raise ConfigError(f"tier: expected 'light', 'standard' or 'deep', got {tier!r}")
     if not 0 < budget <= 1:
         raise ConfigError(f"budget: expected a share of the wall time between 0 and 1 such as 0.01, got {budget!r}")
-    return Monitor(
+    began = time.perf_counter()
+    cadence = Cadence(budget, record_every)
+    monitor = Monitor(
         Watched.of(model, optimizer, criterion, scheduler, scaler),
         logdir=None if logdir is None else Path(logdir),
         tier=tier,
-        cadence=Cadence(budget, record_every),
+        cadence=cadence,
         fixed_batches={"train": probe_train, "val": probe_val},
         judge=Judge(config or Config(), on_finding, stop_on),
         judge_every=judge_every,
@@ -105,3 +108,5 @@ def attach(
         name=name,
         facts=facts or {},
     )
+    cadence.cost.early = cadence.cost.early_wall = time.perf_counter() - began
+    return monitor

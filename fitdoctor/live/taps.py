@@ -74,31 +74,45 @@ class _Hooks(OrderedDict[Any, Any]):
         return OrderedDict, (), None, None, iter(others)
 
 
-def tap_module(module: nn.Module, when: str, tap: Tap) -> Callable[[], None]:
-    """Put a hook on a module.
+class ModuleTap:
+    """A hook on a module that can be taken off and put on again at next to no cost.
 
     Args:
+        module: where it sits.
         when: "before" its forward (the hook gets module, args, kwargs) or "after" it (module, args, output).
         tap: the hook.
-
-    Returns:
-        Takes it off again.
     """
-    name = "_forward_pre_hooks" if when == "before" else "_forward_hooks"
-    if type(module.__dict__[name]) is OrderedDict and not module.__dict__[name]:
-        # Only an empty one is replaced: handles of hooks that are in it would point to the old dictionary.
-        module.__dict__[name] = _Hooks()
-    if when == "before":
-        handle = module.register_forward_pre_hook(tap, with_kwargs=True)
-    else:
-        handle = module.register_forward_hook(tap)
 
-    def remove() -> None:
-        handle.remove()
-        if type(module.__dict__[name]) is _Hooks and not module.__dict__[name]:
-            module.__dict__[name] = OrderedDict()
+    def __init__(self, module: nn.Module, when: str, tap: Tap) -> None:
+        self._module, self._tap = module, tap
+        self._name = "_forward_pre_hooks" if when == "before" else "_forward_hooks"
+        names = [self._name, f"{self._name}_with_kwargs"]
+        for name in names:
+            if type(module.__dict__[name]) is OrderedDict and not module.__dict__[name]:
+                # Only an empty one is replaced: handles of hooks that are in it would point to the old dictionary.
+                module.__dict__[name] = _Hooks()
+        self._kept = [name for name in names if type(module.__dict__[name]) is _Hooks]
+        if when == "before":
+            self._handle = module.register_forward_pre_hook(tap, with_kwargs=True)
+            # Torch asks only whether the key is there; with our hook as its value, copies leave it out as well.
+            module._forward_pre_hooks_with_kwargs[self._handle.id] = tap  # type: ignore[assignment]
+        else:
+            self._handle = module.register_forward_hook(tap)
 
-    return remove
+    def put(self) -> None:
+        """Put it on again."""
+        self._module.__dict__[self._name][self._handle.id] = self._tap
+
+    def take(self) -> None:
+        """Take it off for a while."""
+        self._module.__dict__[self._name].pop(self._handle.id, None)
+
+    def remove(self) -> None:
+        """Take it off for good."""
+        self._handle.remove()
+        for name in self._kept:
+            if type(self._module.__dict__[name]) is _Hooks and not self._module.__dict__[name]:
+                self._module.__dict__[name] = OrderedDict()
 
 
 class LayerHooks:
