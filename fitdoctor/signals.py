@@ -225,6 +225,12 @@ WEIGHT_MEAN = Quantity("weight_mean", "", "Mean entry of the parameter.")
 WEIGHT_STD = Quantity("weight_std", "", "Standard deviation of the parameter's entries.")
 WEIGHT_MEDIAN = Quantity("weight_median", "", "Median entry of the parameter.")
 WEIGHT_SPREAD = Quantity("weight_spread", "", "Distance of the 5th to the 95th percentile of the parameter's entries.")
+WEIGHT_ROWS_ALIKE = Quantity(
+    "weight_rows_alike",
+    "fraction",
+    "Share of sampled pairs of neighbouring rows (the weights of one unit each) of a parameter with two dimensions or "
+    "more that are equal up to 1e-4 of their largest weight; after the first step and ever more rarely later.",
+)
 WEIGHT_ZERO_FRACTION = Quantity("weight_zero_fraction", "fraction", "Share of entries of the parameter at zero.")
 ACTIVATION_MEAN = Quantity("activation_mean", "", "Mean output of the layer over batch and units.")
 ACTIVATION_STD = Quantity("activation_std", "", "Standard deviation of the layer's output over batch and units.")
@@ -235,7 +241,10 @@ ACTIVATION_SPREAD = Quantity(
     "activation_spread", "", "Distance of the 5th to the 95th percentile of the layer's output."
 )
 ACTIVATION_ZERO_FRACTION = Quantity(
-    "activation_zero_fraction", "fraction", "Share of the layer's outputs that are exactly or almost zero."
+    "activation_zero_fraction",
+    "fraction",
+    "Share of the layer's outputs that are exactly or almost zero; as they come out of a ReLU where the program puts "
+    "them through one that is no layer (dead, saturated: alike).",
 )
 ACTIVATION_SATURATED_FRACTION = Quantity(
     "activation_saturated_fraction",

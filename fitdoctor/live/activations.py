@@ -41,13 +41,17 @@ DEAD_AFTER = 1000
 
 # Where |slope| < 5 % of its largest: tanh beyond |x| = 2.18, sigmoid beyond |x| = 4.36 (the issue of gates
 # that are meant to saturate is the rules' to judge).
-_SATURATING: dict[type[nn.Module], tuple[float, float]] = {
+SATURATING: dict[type[nn.Module], tuple[float, float]] = {
     nn.Tanh: (-0.9747, 0.9747),
     nn.Sigmoid: (0.01266, 0.98734),
     nn.Hardtanh: (-0.9999, 0.9999),
     nn.Hardsigmoid: (0.0001, 0.9999),
     nn.Softsign: (-0.7764, 0.7764),
 }
+
+
+_FUNCTIONS = {"tanh": (-2.18, 2.18), "sigmoid": (-4.36, 4.36)}
+"""The same for the input of a tanh or sigmoid that is no module: the output of the layer before it is looked at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,9 +94,31 @@ class ActivationRecorder:
         self._seen: set[int] = set()
         self._gradients: dict[int, int] = {}
         self._stale = True
-        bounds = [next((b for kind, b in _SATURATING.items() if isinstance(m, kind)), None) for m in self.modules]
+        bounds = [next((b for kind, b in SATURATING.items() if isinstance(m, kind)), None) for m in self.modules]
         self._saturates = np.array([b is not None for b in bounds], bool)
         self._bounds = [b or (-math.inf, math.inf) for b in bounds]
+        self._rectified: set[int] = set()
+
+    def note_functions(self, found: Mapping[int, str]) -> None:
+        """Some layers' outputs go into an activation that is no module: look at them as if they came out of it.
+
+        Args:
+            found: index of the layer -> "relu", "tanh" or "sigmoid".
+        """
+        for layer, function in found.items():
+            if function in _FUNCTIONS:
+                self._bounds[layer] = _FUNCTIONS[function]
+                self._saturates[layer] = True
+            elif not self._saturates[layer]:
+                self._rectified.add(layer)
+        if self._device is not None:
+            self._place_bounds(self._device)
+
+    def _place_bounds(self, device: torch.device) -> None:
+        n = len(self.names)
+        self._low = constant([b[0] for b in self._bounds], device).view(n, 1, 1)
+        self._high = constant([b[1] for b in self._bounds], device).view(n, 1, 1)
+        self._floor = constant([0.0 if i in self._rectified else -math.inf for i in range(n)], device).view(n, 1, 1)
 
     def _allocate(self, device: torch.device) -> None:
         n = len(self.names)
@@ -102,8 +128,7 @@ class ActivationRecorder:
         self._idle = torch.zeros(n, UNITS, device=device)
         self._sums = torch.zeros(n, device=device)
         self._grad_norms = torch.zeros(n, device=device)
-        self._low = constant([b[0] for b in self._bounds], device).view(n, 1, 1)
-        self._high = constant([b[1] for b in self._bounds], device).view(n, 1, 1)
+        self._place_bounds(device)
         self._sum_of = list(self._sums.unbind())
         self._norm_of = list(self._grad_norms.unbind())
         self._sizes = [1.0] * n
@@ -188,7 +213,10 @@ class ActivationRecorder:
                 self._stale = False
             x, mask, counts = self._sample, self._mask, self._counts
             square = x.square()
-            zero = (x == 0).float().mul_(mask)
+            off = x == 0
+            if self._rectified:
+                off |= x < self._floor
+            zero = off.float().mul_(mask)
             per_unit = x.sum(1)
             # The part of the mean square that is left when each unit's mean over the inputs is taken out.
             within = square.sum(1).sub_(per_unit.square().div_(self._rows.clamp(min=1).unsqueeze(1))).sum(1)

@@ -17,8 +17,8 @@ from fitdoctor.signals import QUANTITIES, Signal
 MOST_POINTS = 1 << 18
 """Points kept of a signal of the whole model; beyond it, every other one of the older half goes."""
 
-MOST_ROWS = 512
-"""Records kept of each per-layer quantity."""
+FIRST_ROWS, MOST_ROWS = 16, 512
+"""Records kept of each per-layer quantity: the first ones, which show the untrained model, and the last ones."""
 
 
 @dataclass(slots=True)
@@ -44,11 +44,29 @@ class _Column:
 
 
 @dataclass(slots=True)
+class _Rows:
+    """Records of one per-layer quantity."""
+
+    first: list[Vector] = field(default_factory=list)
+    last: deque[Vector] = field(default_factory=lambda: deque(maxlen=MOST_ROWS - FIRST_ROWS))
+
+    def add(self, item: Vector) -> None:
+        newest = self.last[-1] if self.last else self.first[-1] if self.first else None
+        if newest is not None and (newest.layers is not item.layers or item.step <= newest.step):
+            self.first.clear()
+            self.last.clear()
+        (self.first if len(self.first) < FIRST_ROWS else self.last).append(item)
+
+    def all(self) -> list[Vector]:
+        return [*self.first, *self.last]
+
+
+@dataclass(slots=True)
 class History:
-    """Numbers by signal, and the last records of each per-layer quantity."""
+    """Numbers by signal, and the first and last records of each per-layer quantity."""
 
     scalars: dict[Signal, _Column] = field(default_factory=dict)
-    vectors: dict[tuple[str, str], deque[Vector]] = field(default_factory=dict)
+    vectors: dict[tuple[str, str], _Rows] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
 
     def add(self, item: Point | Vector) -> None:
@@ -59,10 +77,7 @@ class History:
                 column = self.scalars[item.signal] = _Column()
             column.add(item)
         else:
-            rows = self.vectors.setdefault((item.quantity, item.group), deque(maxlen=MOST_ROWS))
-            if rows and (rows[-1].layers is not item.layers or item.step <= rows[-1].step):
-                rows.clear()
-            rows.append(item)
+            self.vectors.setdefault((item.quantity, item.group), _Rows()).add(item)
 
     def last(self, signal: Signal) -> float | None:
         """The latest value of a signal."""
@@ -75,7 +90,8 @@ class History:
             Series(signal, _copied(c.steps, np.int64), _copied(c.values, np.float64), tag_of(signal), "step")
             for signal, c in self.scalars.items()
         ]
-        for (quantity, _), rows in self.vectors.items():
+        for (quantity, _), kept in self.vectors.items():
+            rows = kept.all()
             steps = np.array([row.step for row in rows], np.int64)
             values = np.array([row.values for row in rows], np.float64)
             for i, layer in enumerate(rows[0].layers if rows else ()):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -115,13 +115,41 @@ class ModuleTap:
                 self._module.__dict__[name] = OrderedDict()
 
 
-class LayerHooks:
-    """Forward hooks on many layers that are there only while a recorded forward pass runs."""
+class FirstPass(Protocol):
+    """What looks at one forward pass, and then no more."""
 
-    def __init__(self, modules: tuple[nn.Module, ...], action: Callable[[int, object], None]) -> None:
+    done: bool
+
+    def note(self, layer: int, args: Sequence[object], output: object) -> None:
+        """A layer has run."""
+
+    def finish(self) -> None:
+        """The pass is over."""
+
+
+class LayerHooks:
+    """Forward hooks on many layers that are there only while a recorded forward pass runs.
+
+    Args:
+        modules: the layers.
+        action: receives a layer's index and its output.
+        first: looks at the first pass, inputs included.
+    """
+
+    def __init__(
+        self, modules: tuple[nn.Module, ...], action: Callable[[int, object], None], first: FirstPass | None = None
+    ) -> None:
         self._modules = modules
         told: list[str] = []
         self._taps = [Tap(f"the output of layer {i}", _LayerAction(i, action), told) for i in range(len(modules))]
+        self._first = first
+        self._first_taps: list[Tap] = []
+        if first is not None:
+            told = []
+            self._first_taps = [
+                Tap(f"the input of layer {i}", _InputAction(i, first), told) for i in range(len(modules))
+            ]
+        self._finish = Tap("the order of the layers", self._finish_first)
         self.on = False
 
     def put(self) -> None:
@@ -130,6 +158,8 @@ class LayerHooks:
             self.on = True
             for module, tap in zip(self._modules, self._taps, strict=True):
                 module._forward_hooks[id(tap)] = tap
+            for module, tap in zip(self._modules, self._first_taps, strict=False):
+                module._forward_hooks[id(tap)] = tap
 
     def take(self) -> None:
         """Take the hooks off."""
@@ -137,6 +167,16 @@ class LayerHooks:
             self.on = False
             for module, tap in zip(self._modules, self._taps, strict=True):
                 module._forward_hooks.pop(id(tap), None)
+            self._finish()
+
+    def _finish_first(self) -> None:
+        """The first pass has been looked at: its hooks are not put on again."""
+        if self._first_taps and self._first is not None:
+            for module, tap in zip(self._modules, self._first_taps, strict=True):
+                module._forward_hooks.pop(id(tap), None)
+            self._first.finish()
+            if self._first.done:
+                self._first_taps = []
 
 
 class _LayerAction:
@@ -147,6 +187,16 @@ class _LayerAction:
 
     def __call__(self, module: nn.Module, args: object, output: object) -> None:
         self.action(self.layer, output)
+
+
+class _InputAction:
+    __slots__ = ("first", "layer")
+
+    def __init__(self, layer: int, first: FirstPass) -> None:
+        self.layer, self.first = layer, first
+
+    def __call__(self, module: nn.Module, args: Sequence[object], output: object) -> None:
+        self.first.note(self.layer, args, output)
 
 
 class CountedZeroGrad:
