@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from fitdoctor.config import Config
 from fitdoctor.errors import ConfigError
 from fitdoctor.finding import Evidence
 from fitdoctor.layer_maps import layer_maps
+from fitdoctor.prescribe import prescribe
 from fitdoctor.report import Outcome, Report
 from fitdoctor.rule import CannotJudge, Rule
 from fitdoctor.run import Run
@@ -46,7 +47,8 @@ def diagnose(
     if config.facts:
         run = run.with_facts(**config.facts)
     with np.errstate(all="ignore"):
-        outcomes = tuple(_apply(rule, run, options.get(rule.name, {})) for rule in chosen)
+        judged = [_apply(rule, run, options.get(rule.name, {})) for rule in chosen]
+        outcomes = tuple(_prescribed(judged, chosen, run))
         facts = dict(run.facts)
         rate = run.get(LR) or next(iter(run.layers(LR).values()), None)
         if rate is not None and (schedule := recognise(rate)) is not None:
@@ -140,6 +142,14 @@ def _apply(rule: Rule, run: Run, options: Mapping[str, Any]) -> Outcome:
     except Exception as error:
         return outcome("crashed", why=f"{type(error).__name__}: {error}")
     return outcome("found", findings=findings) if findings else outcome("clean")
+
+
+def _prescribed(outcomes: Sequence[Outcome], rules: Sequence[Rule], run: Run) -> Iterator[Outcome]:
+    """The outcomes with the remedies that suit the run, the best first."""
+    found = frozenset(o.rule for o in outcomes if o.findings)
+    for outcome, rule in zip(outcomes, rules, strict=True):
+        findings = tuple(prescribe(f, run, family=rule.family, found=found) for f in outcome.findings)
+        yield replace(outcome, findings=findings) if findings else outcome
 
 
 def _curves(run: Run) -> tuple[Evidence, ...]:

@@ -1,9 +1,8 @@
-"""Advice, each piece worded once. Rules choose among these and order them best first.
+"""Advice, each piece worded once. Rules choose among these; `fitdoctor.prescribe` takes out what a run speaks
+against and puts the rest in the order of evidence, by the `kind` of each.
 
-Order of evidence: bug fixes, data, normalisation and initialisation, learning rate and schedule,
-clipping, regularisation, capacity (the tuning playbook of Godbole et al. 2023 puts a lower learning
-rate last among the cures of instability; Karpathy's recipe of 2019 puts data first among those of
-overfitting).
+Every remedy says how to see that it worked, by a command where one shows it. Lines for PyTorch run as they stand in
+a loop with `model`, `optimizer`, `criterion`, `loader`, `x`, `y` and `scheduler` (tests/test_remedies.py runs them).
 """
 
 from __future__ import annotations
@@ -11,12 +10,15 @@ from __future__ import annotations
 from fitdoctor.remedies.bugs import check_labels, check_updates, overfit_one_batch, pass_raw_logits, shuffle_batches
 from fitdoctor.remedies.fit import (
     add_capacity,
+    augment_data,
     calibrate_outputs,
+    drop_out,
     evaluate_more,
     less_regularisation,
     more_data,
-    pretrained_or_smaller,
     regularise,
+    shrink_model,
+    start_pretrained,
     stop_early,
     use_best_checkpoint,
 )
@@ -27,6 +29,7 @@ from fitdoctor.remedies.learning_rate import (
     raise_learning_rate,
     search_learning_rate,
     shorten_warm_up,
+    start_from_published_rate,
     step_scheduler_once,
     stretch_schedule,
     warm_up,
@@ -50,6 +53,7 @@ from fitdoctor.remedies.stability import (
 
 __all__ = [
     "add_capacity",
+    "augment_data",
     "average_weights",
     "calibrate_outputs",
     "check_initialisation",
@@ -57,6 +61,7 @@ __all__ = [
     "check_updates",
     "clip_gradients",
     "decay_learning_rate",
+    "drop_out",
     "evaluate_more",
     "find_first_nonfinite",
     "inspect_batches",
@@ -69,7 +74,6 @@ __all__ = [
     "more_data",
     "overfit_one_batch",
     "pass_raw_logits",
-    "pretrained_or_smaller",
     "raise_clip_norm",
     "raise_learning_rate",
     "regularise",
@@ -77,7 +81,10 @@ __all__ = [
     "search_learning_rate",
     "shorten_gradient_path",
     "shorten_warm_up",
+    "shrink_model",
     "shuffle_batches",
+    "start_from_published_rate",
+    "start_pretrained",
     "step_scheduler_once",
     "stop_early",
     "stretch_schedule",

@@ -15,12 +15,16 @@ def overfit_one_batch() -> Remedy:
             "pytorch": (
                 "x, y = next(iter(loader))\n"
                 "for _ in range(200):\n"
-                "    optimizer.zero_grad(); loss = criterion(model(x), y); loss.backward(); optimizer.step()\n"
+                "    optimizer.zero_grad()\n"
+                "    loss = criterion(model(x), y)\n"
+                "    loss.backward()\n"
+                "    optimizer.step()\n"
                 "print(loss.item())     # should be near zero"
             ),
             "lightning": "Trainer(overfit_batches=1, max_epochs=200)",
         },
         confirm="the loss falls to near zero; if it does not, the fault is in code or data",
+        kind="bug",
     )
 
 
@@ -39,6 +43,7 @@ def check_updates() -> Remedy:
             ),
         },
         confirm="every trainable tensor is owned and moves; the validation loss changes between evaluations",
+        kind="bug",
     )
 
 
@@ -49,6 +54,7 @@ def check_labels() -> Remedy:
         why="shuffled or shifted labels and a wrong loss input keep any model at chance",
         code={"pytorch": "x, y = next(iter(loader)); print(x.shape, x.mean(), x.std(), y.shape, y.dtype, y.unique())"},
         confirm="a linear model or nearest neighbours beats chance on the same batches",
+        kind="bug",
     )
 
 
@@ -67,6 +73,7 @@ def shuffle_batches() -> Remedy:
         },
         unless="the order is meant: curricula, time series with state, buckets by length",
         confirm="the loss of batch i in one epoch no longer predicts that of batch i in the next",
+        kind="data",
     )
 
 
@@ -82,4 +89,5 @@ def pass_raw_logits() -> Remedy:
         },
         unless="the floor comes from label smoothing or soft targets",
         confirm="the training loss falls below the old floor within the first epoch",
+        kind="bug",
     )

@@ -13,11 +13,12 @@ def use_best_checkpoint(step: int | None = None, unit: str = "step") -> Remedy:
         why="it costs nothing, and later weights generalise worse",
         change=Change("checkpoint", "set", step) if step is not None else Change("checkpoint", "set", "best"),
         code={
-            "pytorch": "if val_loss < best:\n    best = val_loss; torch.save(model.state_dict(), 'best.pt')",
+            "pytorch": "if val_loss < best:\n    best = val_loss\n    torch.save(model.state_dict(), 'best.pt')",
             "lightning": "ModelCheckpoint(monitor='val_loss', mode='min')",
             "transformers": "TrainingArguments(..., load_best_model_at_end=True, metric_for_best_model='eval_loss')",
         },
         confirm="the test result of that checkpoint is at least as good as the last one's",
+        kind="free",
     )
 
 
@@ -29,50 +30,112 @@ def stop_early(patience: int | None = None) -> Remedy:
         why="the rest of the budget makes it worse",
         change=Change("early_stopping_patience", "set", n),
         code={
+            "pytorch": (
+                "waited = 0 if val_loss < best else waited + 1\n"
+                "best = min(best, val_loss)\n"
+                f"stop = waited >= {n}            # leave the loop then"
+            ),
             "lightning": f"EarlyStopping(monitor='val_loss', patience={n})",
             "transformers": f"EarlyStoppingCallback(early_stopping_patience={n})",
         },
         unless="the schedule has not annealed yet: the best results often come at its end",
-        confirm="the run ends near its best checkpoint",
+        confirm="`fitdoctor analyze AFTER`: the run ends near its best checkpoint",
+        kind="stopping",
     )
 
 
 def more_data() -> Remedy:
-    """Get more training data, or augment what there is."""
+    """Get more training data."""
     return Remedy(
-        title="train on more data, or augment what there is",
+        title="train on more data: label more, or use a related set",
         why="the model fits what does not generalise because the examples leave it free to",
-        change=Change("augmentation", "enable"),
         unless="training accuracy is low as well: then it is underfitting",
-        confirm="validation loss keeps falling past the old best epoch",
+        confirm="`fitdoctor compare BEFORE AFTER`: the validation loss keeps falling past the old best epoch",
+        kind="data",
     )
 
 
-def regularise() -> Remedy:
-    """Weight decay, dropout or label smoothing."""
+def augment_data() -> Remedy:
+    """Make more of the data there is."""
     return Remedy(
-        title="regularise: decoupled weight decay, dropout, or label smoothing",
+        title="augment the training data with changes that leave the label true: crops, flips, noise, dropped words",
+        why="each epoch then shows other inputs; what stays is what the label depends on",
+        change=Change("augmentation", "enable"),
+        code={
+            "pytorch": "x = x + 0.1 * x.std() * torch.randn_like(x)      # in training only; torchvision for images",
+        },
+        unless="training accuracy is low as well, or no change is known that leaves the label true",
+        confirm="`fitdoctor compare BEFORE AFTER`: the validation loss rises less after its best, and ends lower",
+        kind="data",
+    )
+
+
+def regularise(current: float | None = None) -> Remedy:
+    """Decoupled weight decay, or L1 where few inputs matter.
+
+    Args:
+        current: weight decay of this run.
+    """
+    decay = f"{10 * current:.2g}" if current else "0.01"
+    return Remedy(
+        title=f"set a decoupled (L2) weight decay of {decay}; label smoothing has a similar effect",
         why="it makes fitting noise cost something",
-        change=Change("weight_decay", "set", 0.01),
+        change=Change("weight_decay", "set", float(decay)),
         code={
             "pytorch": (
                 "# AdamW, because plain Adam couples the decay with the scale of the gradient\n"
-                "optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)"
+                f"optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay={decay})\n"
+                "# L1 instead, where only a few of many inputs matter:\n"
+                "loss = criterion(model(x), y) + 1e-4 * sum(p.abs().sum() for p in model.parameters())"
             ),
-            "transformers": "TrainingArguments(..., weight_decay=0.01)",
+            "lightning": f"torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay={decay})",
+            "transformers": f"TrainingArguments(..., weight_decay={decay})",
         },
         unless="the training loss is high too",
-        confirm="the validation loss no longer rises, while training loss ends a little higher",
+        confirm="`fitdoctor compare BEFORE AFTER`: the validation loss rises less after its best, while the training "
+        "loss ends a little higher",
+        kind="regularisation",
     )
 
 
-def pretrained_or_smaller() -> Remedy:
-    """Start from pretrained weights, or use a smaller model."""
+def drop_out(share: float = 0.2) -> Remedy:
+    """Dropout before the last layers."""
     return Remedy(
-        title="start from pretrained weights, or use a smaller model",
-        why="both leave less freedom to memorise",
+        title=f"put dropout of {share:g} before the last layers",
+        why="units that are there only part of the time cannot rely on each other; noise in the labels is fitted later "
+        "(Arpit et al. 2017)",
+        change=Change("dropout", "set", share),
+        code={"pytorch": f"model = nn.Sequential(body, nn.Dropout({share:g}), head)"},
+        unless="the training loss is high too, or batch norm follows: its statistics change with dropout",
+        confirm="`fitdoctor compare BEFORE AFTER`: the validation loss rises less after its best",
+        kind="regularisation",
+    )
+
+
+def start_pretrained() -> Remedy:
+    """Start from weights that have seen more data."""
+    return Remedy(
+        title="start from weights pretrained on a larger set of the same kind",
+        why="they bring data that this set does not hold, and leave less to be learned from it",
+        change=Change("pretrained", "enable"),
+        code={
+            "transformers": "AutoModelForSequenceClassification.from_pretrained(name, num_labels=classes)",
+        },
+        unless="nothing pretrained is near this kind of data",
+        confirm="`fitdoctor compare BEFORE AFTER`: the validation loss starts lower and ends lower",
+        kind="data",
+    )
+
+
+def shrink_model() -> Remedy:
+    """Use a smaller model."""
+    return Remedy(
+        title="use a smaller model (half the width)",
+        why="fewer parameters leave less freedom to memorise",
+        change=Change("width", "multiply", 0.5),
         unless="training loss is not yet low, or label noise suggests double descent: then a smaller model can hurt",
-        confirm="the gap between training and validation loss narrows at the same or better validation loss",
+        confirm="`fitdoctor compare BEFORE AFTER`: the gap narrows at the same or better validation loss",
+        kind="capacity",
     )
 
 
@@ -88,7 +151,8 @@ def calibrate_outputs() -> Remedy:
             "transformers": "TrainingArguments(..., label_smoothing_factor=0.1)",
         },
         unless="only accuracy matters: then select the checkpoint by accuracy and ignore the loss",
-        confirm="validation loss no longer rises, accuracy unchanged",
+        confirm="`fitdoctor compare BEFORE AFTER`: the validation loss rises less after its best, accuracy unchanged",
+        kind="regularisation",
     )
 
 
@@ -99,7 +163,8 @@ def add_capacity() -> Remedy:
         why="it fits the training data no better than the validation data, and both poorly",
         change=Change("width", "multiply", 2),
         unless="one batch cannot be overfitted, or labels are suspect: then it is a bug",
-        confirm="the training loss falls below this run's floor at a re-tuned learning rate",
+        confirm="`fitdoctor compare BEFORE AFTER`: the training loss falls below this run's floor, the rate tuned anew",
+        kind="capacity",
     )
 
 
@@ -109,7 +174,8 @@ def less_regularisation() -> Remedy:
         title="remove dropout, augmentation or weight decay, one at a time",
         why="regularisation that keeps the training loss high cannot help validation",
         change=Change("dropout", "set", 0.0),
-        confirm="the training loss falls and the validation loss with it",
+        confirm="`fitdoctor compare BEFORE AFTER`: the training loss falls, and the validation loss with it",
+        kind="regularisation",
     )
 
 
@@ -121,7 +187,8 @@ def evaluate_more(n: int | None = None) -> Remedy:
         else "use a larger validation set",
         why="differences between epochs are smaller than the sampling error of the validation set",
         change=Change("n_val", "set", n) if n else None,
-        confirm="the epoch-to-epoch scatter of the validation metric halves when n is four times as large",
+        confirm="`fitdoctor analyze AFTER`: the validation metric scatters half as much with four times the examples",
+        kind="data",
     )
 
 
@@ -152,7 +219,8 @@ def balance_classes() -> Remedy:
             "pytorch": (
                 "counts = torch.bincount(labels).float()\n"
                 "criterion = nn.CrossEntropyLoss(weight=counts.sum() / (len(counts) * counts))\n"
-                "nn.init.zeros_(head.bias).add_((counts / counts.sum()).log())"
+                "with torch.no_grad():\n"
+                "    head.bias.copy_((counts / counts.sum()).log())"
             ),
         },
         unless="the classes are balanced: then look for the cause in rate, labels and initialisation",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 from fitdoctor.finding import Change, Remedy
+
+Decay = Literal["cosine", "step", "plateau"]
 
 
 def lower_learning_rate(factor: float = 0.1, *, current: float | None = None) -> Remedy:
     """Multiply the learning rate by `factor` (< 1); `current` makes the code concrete."""
-    value = f"{current * factor:.3g}" if current else f"{factor:g} * lr"
+    value = _times(factor, current)
     return Remedy(
         title=f"lower the learning rate about {1 / factor:.2g}-fold",
         why="steps overshoot: the loss stays high or jumps because each step is too long for the curvature",
@@ -18,7 +23,8 @@ def lower_learning_rate(factor: float = 0.1, *, current: float | None = None) ->
             "transformers": f"TrainingArguments(..., learning_rate={value})",
         },
         unless="the loss is just as flat at a rate 100 times lower: then labels, loss or data are at fault",
-        confirm="the loss falls below this run's best within a tenth of the steps, and jitters less",
+        confirm="`fitdoctor compare BEFORE AFTER`: the training loss ends lower and jitters less",
+        kind="learning rate",
     )
 
 
@@ -30,28 +36,74 @@ def search_learning_rate() -> Remedy:
         code={
             "pytorch": (
                 "for step, (x, y) in enumerate(loader):            # 100-300 steps, fresh weights\n"
-                "    for g in optimizer.param_groups: g['lr'] = 1e-7 * 10 ** (8 * step / 200)\n"
-                "    ...                                           # usual step; log loss against lr"
+                "    for group in optimizer.param_groups:\n"
+                "        group['lr'] = 1e-7 * 10 ** (8 * step / 200)\n"
+                "    optimizer.zero_grad()\n"
+                "    loss = criterion(model(x), y)\n"
+                "    loss.backward()\n"
+                "    optimizer.step()\n"
+                "    print(optimizer.param_groups[0]['lr'], loss.item())"
             ),
             "lightning": "lightning.pytorch.tuner.Tuner(trainer).lr_find(model)",
         },
-        confirm="the chosen rate lies below the point where the smoothed loss turns up",
+        confirm="the chosen rate lies below the point where the smoothed loss turns up, and "
+        "`fitdoctor compare BEFORE AFTER` shows a lower loss",
+        kind="learning rate",
+    )
+
+
+def start_from_published_rate(
+    optimizer: str = "", *, batch_size: int | None = None, pretrained: bool = False
+) -> Remedy:
+    """The rate that papers start from with this optimizer, scaled to the batch size.
+
+    Args:
+        optimizer: name of the optimizer; SGD or one of Adam's family.
+        batch_size: samples per optimizer step.
+        pretrained: the weights are fine-tuned.
+    """
+    adaptive = "sgd" not in optimizer.lower()
+    # SGD with momentum: 0.1 at a batch of 256, linear in the batch (Goyal et al. 2017). Adam: 1e-3 (Kingma & Ba 2015),
+    # at a batch of 128 as in its experiments, square root of the batch (Malladi et al. 2022). Fine-tuning with AdamW:
+    # 2e-5 (Devlin et al. 2019).
+    if adaptive:
+        rate = 2e-5 if pretrained else 1e-3 * math.sqrt((batch_size or 128) / 128)
+        law = "the square root of the batch size"
+    else:
+        rate = (0.001 if pretrained else 0.1) * (batch_size or 256) / 256
+        law = "the batch size"
+    value = f"{rate:.2g}"
+    what = "fine-tuning" if pretrained else "training from scratch"
+    return Remedy(
+        title=f"start from the rate that papers use: about {value} for {optimizer or 'Adam'} and {what}",
+        why=f"published rates lie within a factor of ten of the best for most models, and scale with {law}",
+        change=Change("learning_rate", "set", float(value)),
+        code={
+            "pytorch": f"for group in optimizer.param_groups:  # before making a scheduler\n    group['lr'] = {value}",
+            "lightning": f"torch.optim.AdamW(self.parameters(), lr={value})  # in configure_optimizers",
+            "transformers": f"TrainingArguments(..., learning_rate={value})",
+        },
+        unless="the paper of your architecture names another: take that one, scaled to your batch size",
+        confirm="`fitdoctor compare BEFORE AFTER`: the training loss ends lower",
+        kind="learning rate",
     )
 
 
 def raise_learning_rate(factor: float = 3.0, *, current: float | None = None) -> Remedy:
     """Multiply the learning rate by `factor` (> 1)."""
-    value = f"{current * factor:.3g}" if current else f"{factor:g} * lr"
+    value = _times(factor, current)
     return Remedy(
         title=f"raise the learning rate about {factor:.2g}-fold, again while it helps",
         why="the loss falls steadily and almost noiselessly: longer steps would cover the same way sooner",
         change=Change("learning_rate", "multiply", factor),
         code={
             "pytorch": f"for group in optimizer.param_groups:  # before making a scheduler\n    group['lr'] = {value}",
+            "lightning": f"torch.optim.AdamW(self.parameters(), lr={value})  # in configure_optimizers",
             "transformers": f"TrainingArguments(..., learning_rate={value})",
         },
         unless="you fine-tune a pretrained model and validation is at its best: small rates are meant there",
-        confirm="the loss of the first tenth of the steps falls about as far as this whole run did",
+        confirm="`fitdoctor compare BEFORE AFTER`: the final loss of this run is reached in a fraction of its steps",
+        kind="learning rate",
     )
 
 
@@ -67,10 +119,15 @@ def warm_up(steps: int | None = None) -> Remedy:
                 f"warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 1e-3, 1.0, total_iters={n})\n"
                 f"scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, scheduler], [{n}])"
             ),
+            "lightning": (
+                f"warmup = torch.optim.lr_scheduler.LinearLR(opt, 1e-3, 1.0, total_iters={n})\n"
+                "return {'optimizer': opt, 'lr_scheduler': {'scheduler': warmup, 'interval': 'step'}}"
+            ),
             "transformers": f"TrainingArguments(..., warmup_steps={n})",
         },
         unless="the loss is smooth from the first step on: then a warm-up only costs steps",
-        confirm="no rise of the loss and no peak of the gradient norm in the first 5 % of the steps",
+        confirm="`fitdoctor compare BEFORE AFTER`: the loss does not rise in the first 5 % of the steps",
+        kind="learning rate",
     )
 
 
@@ -81,30 +138,64 @@ def shorten_warm_up(steps: int | None = None) -> Remedy:
         title=f"shorten the warm-up to about {n} steps" if steps else "shorten the warm-up",
         why="the run spends much of its budget below the rate it was given",
         change=Change("warmup_steps", "set", steps) if steps else None,
-        code={"transformers": f"TrainingArguments(..., warmup_steps={n})"},
-        confirm="the peak rate is reached within the first tenth of the steps, with no early instability",
+        code={
+            "pytorch": f"warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 1e-3, 1.0, total_iters={n})",
+            "transformers": f"TrainingArguments(..., warmup_steps={n})",
+        },
+        confirm="the peak rate is reached within the first tenth of the steps, and `fitdoctor analyze AFTER` finds no "
+        "early instability",
+        kind="learning rate",
     )
 
 
-def decay_learning_rate() -> Remedy:
-    """Anneal the learning rate to about zero by the end of the run."""
+def decay_learning_rate(how: Decay = "cosine", *, total: int | None = None, evaluations: int | None = None) -> Remedy:
+    """Anneal the learning rate to about zero by the end of the run.
+
+    Args:
+        how: "cosine", "step" (a tenth at a half and at three quarters) or "plateau" (a tenth when validation stalls).
+        total: optimizer steps of the run.
+        evaluations: validations in the run; the patience on a plateau is a tenth of them.
+    """
+    steps = str(total) if total else "total_steps"
+    scheduler = {
+        "cosine": f"torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max={steps})",
+        "step": (
+            f"torch.optim.lr_scheduler.MultiStepLR(optimizer, [{steps} // 2, 3 * {steps} // 4], gamma=0.1)"
+            if total is None
+            else f"torch.optim.lr_scheduler.MultiStepLR(optimizer, [{total // 2}, {3 * total // 4}], gamma=0.1)"
+        ),
+        "plateau": (
+            "torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, "
+            f"patience={max(3, (evaluations or 30) // 10)})"
+        ),
+    }[how]
+    call = "# after each validation:\nscheduler.step(val_loss)" if how == "plateau" else (
+        "# after each optimizer.step():\nscheduler.step()"
+    )  # fmt: skip
+    monitor = ", 'monitor': 'val_loss'" if how == "plateau" else ", 'interval': 'step'"
+    words = {"cosine": "along a cosine", "step": "in two steps", "plateau": "when validation stalls"}[how]
+    names = {"cosine": "cosine", "step": "multi-step", "plateau": "plateau"}
+    kinds = {"cosine": "cosine", "step": "constant_with_warmup", "plateau": "reduce_lr_on_plateau"}
+    code = {
+        "pytorch": f"scheduler = {scheduler}\n{call}",
+        "lightning": (
+            ("steps = self.trainer.estimated_stepping_batches\n" if "total_steps" in scheduler else "")
+            + f"scheduler = {scheduler.replace('optimizer', 'opt').replace('total_steps', 'steps')}\n"
+            + f"return {{'optimizer': opt, 'lr_scheduler': {{'scheduler': scheduler{monitor}}}}}"
+        ),
+        "transformers": f"TrainingArguments(..., lr_scheduler_type={kinds[how]!r})",
+    }
+    if how == "step":
+        del code["transformers"]  # it has no such schedule by name
     return Remedy(
-        title="decay the learning rate to about zero over the run (cosine or linear)",
+        title=f"decay the learning rate to about zero over the run, {words}",
         why="at a constant rate the loss settles at a floor set by gradient noise times the rate",
-        change=Change("schedule", "set", "cosine"),
-        code={
-            "pytorch": (
-                "scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total_steps)\n"
-                "# after each optimizer.step():\nscheduler.step()"
-            ),
-            "lightning": (
-                "steps = self.trainer.estimated_stepping_batches\n"
-                "scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=steps)\n"
-                "return {'optimizer': opt, 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}"
-            ),
-            "transformers": "TrainingArguments(..., lr_scheduler_type='cosine')",
-        },
-        confirm="the loss drops while the rate falls; 5-10 % of the budget spent on an annealed branch shows it first",
+        change=Change("schedule", "set", names[how]),
+        code=code,
+        unless="the rate was annealed already: then the floor is the model's or the data's",
+        confirm="`fitdoctor compare BEFORE AFTER`: the loss drops while the rate falls; 5-10 % of the budget, spent on "
+        "an annealed branch, show it first",
+        kind="learning rate",
     )
 
 
@@ -120,9 +211,11 @@ def average_weights() -> Remedy:
                 "ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))\n"
                 "ema.update_parameters(model)    # after each optimizer.step(); evaluate ema"
             ),
+            "lightning": "StochasticWeightAveraging(swa_lrs=1e-3)      # a callback of the Trainer",
         },
         unless="the model has BatchNorm and its statistics are not re-estimated for the average",
-        confirm="the averaged model's validation loss is below and smoother than the raw one's",
+        confirm="`fitdoctor compare BEFORE AFTER`: the average's validation loss is lower, and smoother",
+        kind="learning rate",
     )
 
 
@@ -133,12 +226,16 @@ def stretch_schedule(factor: float = 2.0) -> Remedy:
         why="the loss was still falling when the run ended",
         change=Change("epochs", "multiply", factor),
         code={
-            "pytorch": "scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=new_total_steps)",
+            "pytorch": (
+                f"new_total_steps = round({factor:g} * total_steps)\n"
+                "scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=new_total_steps)"
+            ),
             "lightning": f"Trainer(max_epochs=int({factor:g} * max_epochs))",
             "transformers": f"TrainingArguments(..., num_train_epochs={factor:g} * num_train_epochs)",
         },
         unless="the rate had already been decayed to zero: appending epochs then adds nothing",
-        confirm="the loss at the end lies below this run's, and is flat there",
+        confirm="`fitdoctor compare BEFORE AFTER`: the loss at its own end lies below this run's, and is flat there",
+        kind="learning rate",
     )
 
 
@@ -162,5 +259,11 @@ def step_scheduler_once(total: int | None = None, unit: str = "step") -> Remedy:
             ),
             "transformers": "TrainingArguments(..., lr_scheduler_type='cosine')   # Trainer sets the length itself",
         },
-        confirm="the logged learning rate reaches its lowest value at the last step, and not before",
+        confirm="the logged learning rate reaches its lowest value at the last step, and not before: "
+        "`fitdoctor analyze AFTER` names the schedule that it sees",
+        kind="bug",
     )
+
+
+def _times(factor: float, current: float | None) -> str:
+    return f"{current * factor:.3g}" if current else f"{factor:g} * lr"

@@ -13,6 +13,7 @@ def log_nonfinite_values() -> Remedy:
         change=Change("logging_nan_inf_filter", "disable"),
         code={"transformers": "TrainingArguments(..., logging_nan_inf_filter=False)"},
         confirm="the next log shows nan, or no zeros",
+        kind="bug",
     )
 
 
@@ -27,6 +28,7 @@ def log_validation() -> Remedy:
             "lightning": "def validation_step(self, batch, i): self.log('val_loss', self.loss(batch))",
             "transformers": "TrainingArguments(..., eval_strategy='epoch')",
         },
+        kind="bug",
     )
 
 
@@ -41,6 +43,7 @@ def log_more_often(points: int = 100) -> Remedy:
             "lightning": "Trainer(log_every_n_steps=10)",
             "transformers": "TrainingArguments(..., logging_steps=10)",
         },
+        kind="bug",
     )
 
 
@@ -50,6 +53,7 @@ def map_tags() -> Remedy:
         title="say what the tags mean: `fitdoctor analyze LOGDIR --map TAG=loss:train`",
         why="a value whose meaning is unknown is left out of every judgement",
         confirm="`fitdoctor signals LOGDIR` shows the tag beside its signal",
+        kind="bug",
     )
 
 
@@ -68,6 +72,7 @@ def restore_whole_state() -> Remedy:
             "transformers": "trainer.train(resume_from_checkpoint=True)",
         },
         confirm="loss, gradient norm and learning rate continue where they stopped",
+        kind="bug",
     )
 
 
@@ -77,4 +82,5 @@ def write_one_log_per_run() -> Remedy:
         title="write each run into its own folder, and give a resumed run its old step numbers",
         why="two runs in one log overwrite each other's steps; only the later value of a step can be used",
         code={"pytorch": "writer = SummaryWriter(logdir, purge_step=first_step_after_resume)"},
+        kind="bug",
     )

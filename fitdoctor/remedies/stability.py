@@ -18,7 +18,8 @@ def clip_gradients(max_norm: float | None = None) -> Remedy:
             "transformers": f"TrainingArguments(..., max_grad_norm={n})",
         },
         unless="more than half of the steps would be clipped: then the learning rate is the cause",
-        confirm="p99 over median of the pre-clip norm falls below 10, and the final loss is no worse",
+        confirm="`fitdoctor compare BEFORE AFTER`: p99 of the norm stays below ten times its median, the loss no worse",
+        kind="clipping",
     )
 
 
@@ -35,7 +36,8 @@ def raise_clip_norm(max_norm: float | None = None) -> Remedy:
             "transformers": f"TrainingArguments(..., max_grad_norm={n})",
         },
         unless="you mean it: normalised steps with an adaptive optimizer train large models well",
-        confirm="about one step in ten is clipped, and the loss falls at least as fast",
+        confirm="about one step in ten is clipped, and `fitdoctor compare BEFORE AFTER` shows a loss no higher",
+        kind="clipping",
     )
 
 
@@ -53,7 +55,8 @@ def check_initialisation() -> Remedy:
                 "        if m.bias is not None: nn.init.zeros_(m.bias)"
             ),
         },
-        confirm="per-layer gradient norms of the first 10 steps lie within two decades of each other",
+        confirm="gradient norms by layer of the first 10 steps lie within two decades: `fitdoctor analyze AFTER`",
+        kind="initialisation",
     )
 
 
@@ -69,7 +72,8 @@ def shorten_gradient_path() -> Remedy:
             ),
         },
         unless="the task is solved: small gradients are then what is expected",
-        confirm="gradient norms of the first and last third lie within two decades, and early weights move",
+        confirm="`fitdoctor analyze AFTER`: gradient norms of the first and last third lie within two decades",
+        kind="initialisation",
     )
 
 
@@ -87,6 +91,7 @@ def find_first_nonfinite() -> Remedy:
             "lightning": "Trainer(detect_anomaly=True)",
         },
         confirm="the trace names the forward operation; after the fix the same batch gives a finite loss",
+        kind="bug",
     )
 
 
@@ -96,4 +101,5 @@ def inspect_batches() -> Remedy:
         title="look at the batches at those steps: labels, lengths, outliers, corrupt samples",
         why="isolated jumps with recovery usually come from a few samples",
         confirm="the same samples raise the loss again with other weights",
+        kind="data",
     )

@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner, Result
 from fitdoctor.cli import main
 from fitdoctor.readers import open_runs
-
 from tests.cli.conftest import rows, write_log
 
 

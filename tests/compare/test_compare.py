@@ -20,7 +20,6 @@ from fitdoctor.signals import ACCURACY, GRAD_NORM, LOSS, Signal
 from fitdoctor.testing import make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.strategies import runs
 
 HERE = Path(__file__).parent

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from fitdoctor.curves import Curve, barely_moved, held_out, metric_curve, need_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.generalisation import Regress, regress, worsened
-from fitdoctor.remedies import more_data, pretrained_or_smaller, regularise, stop_early, use_best_checkpoint
+from fitdoctor.remedies import (
+    augment_data,
+    drop_out,
+    more_data,
+    regularise,
+    shrink_model,
+    start_pretrained,
+    stop_early,
+    use_best_checkpoint,
+)
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS, Signal
@@ -99,11 +108,19 @@ def overfitting(
         remedies=(
             use_best_checkpoint(found.best_step, run.step_unit),
             more_data(),
-            regularise(),
+            augment_data(),
+            start_pretrained(),
+            regularise(_weight_decay(run)),
+            drop_out(),
+            shrink_model(),
             stop_early(max(5, len(val) // 10)),
-            pretrained_or_smaller(),
         ),
     )
+
+
+def _weight_decay(run: Run) -> float | None:
+    known = run.facts.get("weight_decay")
+    return float(known) if isinstance(known, (int, float)) and known > 0 else None
 
 
 def _training_improved(train: Curve, found: Regress) -> bool:

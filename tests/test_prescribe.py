@@ -1,0 +1,218 @@
+"""Which remedies fit a run, and their order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fitdoctor.diagnose import diagnose
+from fitdoctor.finding import Change, Confidence, Finding, Remedy, RemedyKind, Severity
+from fitdoctor.prescribe import COMMAND, KIND_OF_KNOB, ORDER, in_order, kind_of, prescribe
+from fitdoctor.remedies import (
+    add_capacity,
+    clip_gradients,
+    decay_learning_rate,
+    less_regularisation,
+    lower_learning_rate,
+    raise_learning_rate,
+    regularise,
+    shorten_warm_up,
+    shrink_model,
+    stop_early,
+    warm_up,
+)
+from fitdoctor.run import Run, Span
+from fitdoctor.testing import make_run
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.strategies import runs
+
+STEPS = np.arange(200)
+FITTED = 2 * np.exp(-STEPS / 30) + 0.1
+UNFITTED = np.linspace(2.3, 1.9, 200)
+
+
+def finding(*remedies: Remedy, rule: str = "overfitting") -> Finding:
+    return Finding("m", Severity.WARNING, Confidence.HIGH, Span(0, 9), remedies=remedies, rule=rule)
+
+
+def ruled_out(remedy: Remedy, run: Run, *found: str, rule: str = "overfitting") -> str:
+    """The reason against a remedy, or ""."""
+    told = prescribe(finding(remedy, rule=rule), run, family="fit", found=found)
+    assert bool(told.remedies) != bool(told.ruled_out)
+    assert all(line.startswith(remedy.title) for line in told.ruled_out)
+    return told.ruled_out[0].removeprefix(f"{remedy.title}: ") if told.ruled_out else ""
+
+
+def of_kind(kind: RemedyKind, title: str = "") -> Remedy:
+    return Remedy(title or kind, kind=kind)
+
+
+# --- the order ----------------------------------------------------------------------------------------
+
+
+def test_symptoms_are_treated_in_the_order_of_evidence() -> None:
+    mixed = [of_kind(k) for k in ("capacity", "clipping", "learning rate", "bug", "stopping", "data", "free")]
+    told = [r.kind for r in in_order(mixed, family="loss")]
+    assert told == ["free", "bug", "data", "learning rate", "clipping", "capacity", "stopping"]
+
+
+def test_what_undoes_a_measured_cause_leads() -> None:
+    mixed = [of_kind("learning rate", "lower"), of_kind("bug"), of_kind("learning rate", "search"), of_kind("free")]
+    assert [r.title for r in in_order(mixed, family="learning_rate")] == ["free", "lower", "search", "bug"]
+
+
+def test_of_one_kind_the_rule_decides() -> None:
+    assert [r.title for r in in_order([of_kind("bug", "b"), of_kind("bug", "a")], family="loss")] == ["b", "a"]
+
+
+def test_a_kind_is_said_or_follows_from_the_knob() -> None:
+    assert kind_of(Remedy("t", change=Change("clip_norm", "set", 1.0))) == "clipping"
+    assert kind_of(Remedy("t", change=Change("clip_norm", "set", 1.0), kind="bug")) == "bug"
+    assert kind_of(Remedy("t", change=Change("some_knob", "enable"))) == kind_of(Remedy("t")) == "bug"
+    assert set(KIND_OF_KNOB.values()) <= set(ORDER)
+
+
+@given(st.lists(st.sampled_from(ORDER), max_size=8), st.sampled_from(["loss", "setup", "learning_rate", ""]))
+def test_ordering_keeps_every_remedy_and_changes_nothing_twice(kinds: list[RemedyKind], family: str) -> None:
+    remedies = [of_kind(kind, str(i)) for i, kind in enumerate(kinds)]
+    once = in_order(remedies, family=family)
+    assert sorted(r.title for r in once) == sorted(r.title for r in remedies)
+    if family == "loss":
+        assert [ORDER.index(r.kind) for r in once] == sorted(ORDER.index(r.kind) for r in once)  # type: ignore[arg-type]
+        assert in_order(once, family=family) == once
+
+
+# --- contra-indications -------------------------------------------------------------------------------
+
+
+def test_no_smaller_model_while_the_training_loss_is_high() -> None:
+    assert "itself is high" in ruled_out(shrink_model(), make_run(train_loss=UNFITTED))
+    assert ruled_out(shrink_model(), make_run(train_loss=FITTED)) == ""
+    assert "double descent" in ruled_out(shrink_model(), make_run(train_loss=FITTED), "memorisation-label-noise")
+
+
+def test_a_loss_with_a_floor_is_fitted_when_the_accuracy_is_high() -> None:
+    smoothed = make_run(train_loss=np.linspace(2.3, 1.5, 200), train_accuracy=np.linspace(0.1, 0.99, 200))
+    assert ruled_out(shrink_model(), smoothed) == ""
+    poor = make_run(train_loss=UNFITTED, train_accuracy=np.linspace(0.1, 0.4, 200))
+    assert ruled_out(regularise(), poor)
+
+
+def test_no_regularisation_of_what_is_not_fitted() -> None:
+    assert "itself is high" in ruled_out(regularise(), make_run(train_loss=UNFITTED))
+    assert ruled_out(regularise(), make_run(train_loss=FITTED)) == ""
+    assert ruled_out(less_regularisation(), make_run(train_loss=UNFITTED)) == ""
+    lower = Remedy("t", change=Change("weight_decay", "multiply", 0.1))
+    assert ruled_out(lower, make_run(train_loss=UNFITTED)) == ""
+
+
+def test_no_larger_model_for_a_fault_of_the_program() -> None:
+    assert ruled_out(add_capacity(), make_run(train_loss=UNFITTED), "underfitting") == ""
+    assert "missing-zero-grad" in ruled_out(add_capacity(), make_run(train_loss=UNFITTED), "missing-zero-grad")
+
+
+@pytest.mark.parametrize(("norm", "against"), [(0.5, True), (1.5, False), (0.99, True), (2.0, False)])
+def test_no_clipping_of_most_steps(norm: float, against: bool) -> None:
+    norms = np.where(STEPS % 5 == 0, 3.0, 1.0)  # a fifth above 1
+    run = make_run(train_loss=FITTED, grad_norm=norms)
+    assert bool(ruled_out(clip_gradients(norm), run)) is against
+    if against:
+        assert "100%" in ruled_out(clip_gradients(norm), run)
+
+
+def test_clipping_is_not_ruled_out_by_norms_that_were_not_logged() -> None:
+    assert ruled_out(clip_gradients(0.5), make_run(train_loss=FITTED)) == ""
+    assert ruled_out(clip_gradients(), make_run(train_loss=FITTED, grad_norm=np.ones(200))) == ""
+
+
+def test_no_lower_rate_for_an_oscillation_that_makes_progress() -> None:
+    run = make_run(train_loss=FITTED)
+    assert "keeps falling" in ruled_out(lower_learning_rate(), run, "edge-of-stability", "loss-spikes")
+    assert ruled_out(lower_learning_rate(), run, "edge-of-stability", "lr-too-high") == ""
+    assert ruled_out(raise_learning_rate(), run, "edge-of-stability") == ""
+    assert ruled_out(lower_learning_rate(), run) == ""
+
+
+def test_no_higher_rate_in_fine_tuning() -> None:
+    assert "pretrained" in ruled_out(raise_learning_rate(), make_run(train_loss=FITTED, facts={"pretrained": True}))
+    assert ruled_out(raise_learning_rate(), make_run(train_loss=FITTED, facts={"pretrained": False})) == ""
+
+
+def test_no_warm_up_that_is_there() -> None:
+    ramp = np.minimum(STEPS / 50, 1.0) * 0.1
+    run = make_run(train_loss=FITTED, lr=ramp)
+    assert "already warms up" in ruled_out(warm_up(20), run)
+    assert ruled_out(warm_up(100), run) == ""
+    assert ruled_out(shorten_warm_up(10), run, rule="warmup-too-long") == ""
+    assert ruled_out(warm_up(20), make_run(train_loss=FITTED, lr=np.full(200, 0.1))) == ""
+
+
+def test_no_decay_that_is_there() -> None:
+    cosine = 0.05 * (1 + np.cos(np.pi * STEPS / 199))
+    assert "already annealed" in ruled_out(decay_learning_rate("step"), make_run(train_loss=FITTED, lr=cosine))
+    early = make_run(train_loss=FITTED, lr=cosine)
+    assert ruled_out(decay_learning_rate("step"), early, "lr-decay-too-early") == ""
+    assert ruled_out(decay_learning_rate(), make_run(train_loss=FITTED, lr=np.full(200, 0.1))) == ""
+
+
+def test_no_stopping_before_the_rate_has_annealed() -> None:
+    cosine = 0.05 * (1 + np.cos(np.pi * STEPS / 199))
+    rising = np.concatenate([np.linspace(2, 0.5, 8), np.linspace(0.6, 1.5, 12)])
+    assert "annealed" in ruled_out(stop_early(5), make_run(train_loss=FITTED, val_loss=rising, lr=cosine))
+    late = np.concatenate([np.linspace(2, 0.5, 17), np.linspace(0.6, 0.8, 3)])
+    assert ruled_out(stop_early(5), make_run(train_loss=FITTED, val_loss=late, lr=cosine)) == ""
+    constant = np.full(200, 0.1)
+    assert ruled_out(stop_early(5), make_run(train_loss=FITTED, val_loss=rising, lr=constant)) == ""
+
+
+def test_batch_size_does_not_cure_overfitting_nor_accumulation_batch_norm() -> None:
+    run = make_run(train_loss=FITTED)
+    smaller = Remedy("t", change=Change("batch_size", "multiply", 0.25))
+    assert "does not limit" in ruled_out(smaller, run)
+    assert ruled_out(smaller, run, rule="batch-too-large") == ""
+    more = Remedy("t", change=Change("gradient_accumulation_steps", "set", 4))
+    assert "alone" in ruled_out(more, run, rule="batchnorm-tiny-batch")
+    assert ruled_out(more, run, rule="out-of-memory") == ""
+
+
+def test_nothing_is_advised_that_is_so_already() -> None:
+    run = make_run(train_loss=FITTED, facts={"weight_decay": 0.01, "shuffle": True, "final_softmax": False})
+    assert ruled_out(regularise(), run) == "weight_decay is 0.01 already"
+    assert ruled_out(Remedy("t", change=Change("shuffle", "enable")), run) == "shuffle is on already"
+    assert ruled_out(Remedy("t", change=Change("final_softmax", "disable")), run) == "final_softmax is off already"
+    assert ruled_out(regularise(0.01), run) == ""
+
+
+# --- in a report --------------------------------------------------------------------------------------
+
+
+def test_a_remedy_names_the_command_that_shows_whether_it_worked() -> None:
+    (remedy,) = prescribe(finding(Remedy("t", confirm="the loss falls")), make_run()).remedies
+    assert remedy.confirm == f"the loss falls ({COMMAND})"
+    (own,) = prescribe(finding(Remedy("t", confirm="`fitdoctor rule` shows it")), make_run()).remedies
+    assert own.confirm == "`fitdoctor rule` shows it"
+    (silent,) = prescribe(finding(Remedy("t")), make_run()).remedies
+    assert silent.confirm == ""
+
+
+def test_a_report_holds_what_was_ruled_out() -> None:
+    norms = np.concatenate([np.ones(60), 10.0 ** np.linspace(0, 5, 140)])
+    loss = np.concatenate([np.linspace(2, 1, 60), 10.0 ** np.linspace(0, 4, 140)])
+    report = diagnose(make_run(train_loss=loss, grad_norm=norms))
+    exploding = next(f for f in report.findings if f.rule == "exploding-gradients")
+    assert any("would cut" in line for line in exploding.ruled_out)
+    assert not any(r.change and r.change.knob == "clip_norm" for r in exploding.remedies)
+    again = type(report).from_dict(report.to_dict())
+    assert again == report
+
+
+@given(runs())
+def test_every_finding_of_any_run_is_treated_without_a_crash(run: Run) -> None:
+    told = prescribe(finding(*EVERYTHING), run, family="fit", found=("edge-of-stability",))
+    assert len(told.remedies) + len(told.ruled_out) == len(EVERYTHING)
+
+
+EVERYTHING = (
+    add_capacity(), clip_gradients(1.0), decay_learning_rate(), lower_learning_rate(), raise_learning_rate(),
+    regularise(), shrink_model(), stop_early(), warm_up(10),
+)  # fmt: skip
