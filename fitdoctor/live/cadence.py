@@ -12,7 +12,8 @@ from enum import IntEnum
 
 _LADDER = tuple(m * 10**e for e in range(7) for m in (1, 2, 5))
 _ALWAYS = 3  # the first steps are recorded whatever it costs: only they show the initialisation
-_PARTS = {"tick": 0.3, "gradient": 0.15, "record": 0.25, "probe": 0.1, "judge": 0.1}  # of the budget; 0.1 for slips
+_PARTS = {"tick": 0.25, "gradient": 0.15, "record": 0.25, "flush": 0.1, "probe": 0.1, "judge": 0.1}
+"""Shares of the budget; 0.05 is left for slips."""
 
 
 class Level(IntEnum):
@@ -34,7 +35,7 @@ class Cost:
     """What the monitor spent.
 
     Attributes:
-        seconds: by kind of work ("tick", "gradient", "record", "probe", "judge").
+        seconds: by kind of work ("tick", "gradient", "record", "flush", "probe", "judge").
         calls: how often each was done.
         wall: seconds since the monitor was attached, not counting the first steps.
         early: seconds spent on attaching and in the first steps, which no budget limits.
@@ -105,8 +106,10 @@ class Cadence:
             self.cost.calls[kind] += calls
         if calls:
             old = None if kind in self._rough else self._mean.get(kind)
-            # One call that the operating system interrupted says little about the next.
-            self._mean[kind] = seconds if old is None else old + 0.1 * (min(seconds, 4 * old) - old)
+            # One call that the operating system interrupted says little about the next: it counts little where it
+            # comes, and is forgotten soon where it came first. What was truly spent is held against the budget anyway.
+            weight = 0.1 if old is not None and seconds > old else 0.5
+            self._mean[kind] = seconds if old is None else old + weight * (min(seconds, 4 * old) - old)
             (self._rough.add if early else self._rough.discard)(kind)
 
     def stepped(self, seconds: float, wall: float) -> None:

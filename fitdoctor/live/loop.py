@@ -71,7 +71,7 @@ class Loop:
         step: optimizer steps done.
         facts: what was learned of the training on the way.
         on_bad_loss: called with a loss that is not finite, when it is seen.
-        after_row: called when the row of a step is complete.
+        after_row: called when the row of a step is complete; returns the seconds of its work that are accounted apart.
         layer_hooks: the hooks on layers, or None.
         module_taps: hooks on modules that are off during idle steps.
     """
@@ -92,7 +92,7 @@ class Loop:
         self.step = start
         self.facts: dict[str, Fact] = {}
         self.on_bad_loss: Callable[[float], None] = lambda value: None
-        self.after_row: Callable[[Row], None] = lambda row: None
+        self.after_row: Callable[[Row], float] = lambda row: 0.0
         self.layer_hooks: LayerHooks | None = None
         self.module_taps: Sequence[ModuleTap] = ()
         self.probes = probes
@@ -360,7 +360,7 @@ class Loop:
             now.spent += time.perf_counter() - began
 
     def _clock_stepped(self, began: float) -> None:
-        now, probing = self._now, 0.0
+        now, probing, apart = self._now, 0.0, 0.0
         self.step += 1
         seconds = began - self._ended if self._ended else 0.0
         wall, self._last = began - self._last, began
@@ -374,14 +374,14 @@ class Loop:
             if not self._gradient:
                 self._note_rates(now.row)
             self._complete(now, seconds)
-            self.after_row(now.row)
+            apart = self.after_row(now.row)
             self._batch = None
         ended = time.perf_counter()
         self._cadence.stepped(seconds, wall)
         if probing:
             self._cadence.spent("probe", probing)
         if self._tick:
-            self._cadence.spent(self._level.kind, now.spent + ended - began - probing)
+            self._cadence.spent(self._level.kind, now.spent + ended - began - probing - apart)
             self._interrupted = False
             self._cadence.adapt()
         self.begin(self._cadence.level(self.step + 1))

@@ -30,7 +30,9 @@ from fitdoctor.signals import Signal
 
 log = logging.getLogger("fitdoctor")
 
-FLUSH_SECONDS = 0.5
+FLUSH_SECONDS, FLUSH_AT_LEAST = 0.5, 2.0
+"""Seconds after which what was measured is taken in and written: where the budget has room for it, and in any case."""
+
 _MOST_WAITING = 256  # rows that may wait on the device
 
 
@@ -171,21 +173,27 @@ class Monitor:
     def _all_facts(self) -> dict[str, Fact]:
         return {**self._facts, **self._loop.facts}
 
-    def _after_row(self, row: Row) -> None:
-        """A row is complete: send it on, and judge when it is time."""
-        now = time.perf_counter()
-        waiting = self._intake.transport
-        if (
-            now - self._flushed > FLUSH_SECONDS
-            or self._bad_loss
-            or waiting.under_way
-            or len(waiting.waiting) >= _MOST_WAITING
-        ):
-            self._flushed = now
+    def _after_row(self, row: Row) -> float:
+        """A row is complete: send it on, and judge when it is time. Returns the seconds that this took."""
+        began = time.perf_counter()
+        if self._time_to_flush(began):
+            self._flushed = began
             self._bad_loss = False
             self._receive()
+            self._cadence.spent("flush", time.perf_counter() - began)
         if self._time_to_judge():
             self._look()
+        return time.perf_counter() - began
+
+    def _time_to_flush(self, now: float) -> bool:
+        waiting = self._intake.transport
+        since = now - self._flushed
+        return (
+            self._bad_loss
+            or bool(waiting.under_way)
+            or len(waiting.waiting) >= _MOST_WAITING
+            or (since > FLUSH_SECONDS and (since > FLUSH_AT_LEAST or self._cadence.may("flush")))
+        )
 
     def _note_bad_loss(self, value: float) -> None:
         self._bad_loss = True
