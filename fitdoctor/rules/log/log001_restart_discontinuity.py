@@ -31,7 +31,9 @@ def restart_discontinuity(
         logged values before and after are compared, for training loss, gradient norm and learning rate. A
         jump is more than `sigmas` standard deviations of the noise before, more than `share` of the range of
         the curve, and more than 3 times its last change before; for the learning rate, more than a factor of
-        1.2. A resume without a jump is no finding; the report mentions it among what it says of the log.
+        1.2. A resume without a jump is no finding; the report mentions it among what it says of the log. Where
+        hooks saw a resumed training take its first step with an optimizer that keeps moments but held none, or
+        with a scheduler at its beginning, that is said exactly: a note, and a warning where a curve jumps.
 
     Options:
         sigmas: least jump in standard deviations of the noise.
@@ -49,13 +51,17 @@ def restart_discontinuity(
     References:
         PyTorch documentation, saving and loading a general checkpoint. Thresholds are design values.
     """
-    restarts = [n for n in run.notes if n.kind == "restart"]
+    restarts = [n.step for n in run.notes if n.kind == "restart" and n.step is not None]
+    resumed = run.facts.get("resumed_at")
+    if isinstance(resumed, int) and not isinstance(resumed, bool):
+        restarts.append(resumed + 1)
     if not restarts:
         return
     span = run.steps or Span(0, 0)
     # Back to the beginning is another run in the same folder, not a resume.
     beginning = span.first + early * (span.last - span.first)
-    steps = sorted({n.step for n in restarts if n.step is not None and n.step > beginning})
+    steps = sorted({step for step in restarts if step > beginning})
+    lost = _not_restored(run)
     curves = [(s, False) for s in (run.get(LOSS), total_gradient_norm(run)) if s is not None]
     rate = learning_rate(run)
     if rate is not None:
@@ -65,6 +71,9 @@ def restart_discontinuity(
         for series, is_rate in curves
         if (evidence := _jump(run, series.finite, steps, sigmas, share, around, least, is_rate)) is not None
     ]
+    if lost and resumed is not None:
+        yield _state_lost(run, span, min(max(restarts), span.last), lost, tuple(jumps))
+        return
     if not jumps:
         return  # a resume that goes on where it stopped; the notes on the log mention it
     times = f"{len(steps)} times" if len(steps) > 1 else "once"
@@ -77,6 +86,28 @@ def restart_discontinuity(
         evidence=tuple(jumps),
         remedies=(restore_whole_state(), write_one_log_per_run()),
         could_be=("settings changed on purpose",),
+    )
+
+
+def _not_restored(run: Run) -> str:
+    """What a resumed training began without, in words; "" where nothing is missing or nothing is known."""
+    facts = (("optimizer_state_restored", "the optimizer's moments"), ("scheduler_restored", "the scheduler's count"))
+    return " and ".join(words for key, words in facts if run.facts.get(key) is False)
+
+
+def _state_lost(run: Run, span: Span, step: int, lost: str, jumps: tuple[Evidence, ...]) -> Finding:
+    rate = learning_rate(run) or run.get(LOSS)
+    at = max(span.first, step)
+    shown = () if rate is None or jumps else (Evidence.of(rate, f"goes on at {place(run, at)}"),)
+    jumped = f", and {', '.join(str(e.signal) for e in jumps)} jumped" if jumps else ""
+    return Finding(
+        message=f"run was resumed at {place(run, at)} without {lost}{jumped}"[:100],
+        severity=Severity.WARNING if jumps else Severity.NOTE,
+        confidence=Confidence.HIGH if jumps else Confidence.MEDIUM,
+        span=Span(at, span.last),
+        evidence=(*jumps, *shown),
+        remedies=(restore_whole_state(),),
+        could_be=("a new phase of training on purpose",),
     )
 
 

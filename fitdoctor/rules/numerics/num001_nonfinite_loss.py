@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,7 +35,8 @@ def nonfinite_loss(run: Run, *, decades: float = 1.0, window: int = 50) -> Itera
         Exactly: the first logged loss that is not a finite number, in training and in validation. If the
         loss or the gradient norm rose by `decades` or more in the `window` logged points before it, it was
         a divergence. If a well-sampled log shows no such rise, one operation or one sample is at fault.
-        Finite values after it mean that the step was skipped: then it is a warning.
+        Finite values after it mean that the step was skipped: then it is a warning. Where hooks found the first
+        layer, gradient or parameter with such a value, it is named.
 
     Options:
         decades: least rise of loss or gradient norm, as a power of ten, that counts as a divergence.
@@ -129,8 +130,14 @@ def _in_training(run: Run, loss: Series, decades: float, window: int) -> Finding
     message = f"training loss is {first.word} from {place(run, first.step)} on"
     if recovered:
         message = f"training loss was {first.word} at {place(run, first.step)} and {first.count} times in all"
+    begun = _first_place(run, first.step)
+    if begun:
+        message = f"{message}; {begun}"[:100]
+        evidence[0] = replace(evidence[0], observed=f"{evidence[0].observed}; {begun}")
+    elif why:
+        message = f"{message}, {why}"
     return Finding(
-        message=f"{message}, {why}" if why else message,
+        message=message,
         severity=Severity.WARNING if recovered else Severity.ERROR,
         confidence=Confidence.HIGH,
         span=Span(first.step, loss.span.last),
@@ -139,6 +146,18 @@ def _in_training(run: Run, loss: Series, decades: float, window: int) -> Finding
         could_be=could_be,
         settle_with=settle,
     )
+
+
+def _first_place(run: Run, step: int) -> str:
+    """Where hooks met the first value that is not finite, "" where they did not, or only later than the loss."""
+    where, name, since = (run.facts.get(f"nonfinite_{key}") for key in ("place", "name", "step"))
+    if not isinstance(where, str) or not isinstance(name, str) or not name or not isinstance(since, (int, float)):
+        return ""
+    what = {"forward": "output", "backward": "gradient", "weights": "weights"}.get(where)
+    if what is None or since > step:
+        return ""
+    sure = run.facts.get("nonfinite_sure") is True
+    return f"first in the {what} of {name}" if sure else f"seen first in the {what} of {name}"
 
 
 def _left_its_start(loss: Series, index: int, decades: float) -> bool:

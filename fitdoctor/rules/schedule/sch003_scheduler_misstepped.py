@@ -10,6 +10,7 @@ from fitdoctor.curves import find_curve, learning_rate, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.plans import planned_length, steps_per_epoch, whole_length
 from fitdoctor.remedies import step_scheduler_once
+from fitdoctor.remedies.setup import step_scheduler_after_optimizer, step_scheduler_at_all
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.schedules import Schedule, recognise
@@ -27,7 +28,14 @@ ENDING = ("cosine", "one-cycle", "linear", "polynomial")
     since="0.1.0",
 )
 def scheduler_misstepped(
-    run: Run, *, spent: float = 0.01, early: float = 0.1, idle: float = 0.2, left: float = 0.2, least: int = 8
+    run: Run,
+    *,
+    spent: float = 0.01,
+    early: float = 0.1,
+    idle: float = 0.2,
+    left: float = 0.2,
+    long: int = 300,
+    least: int = 8,
 ) -> Iterator[Finding]:
     """The schedule's length does not match the run: it was stepped too often, too rarely, or not at all.
 
@@ -43,13 +51,16 @@ def scheduler_misstepped(
         with its own length reaches its end and stays below `spent` of the peak for more than `idle` of the
         run. (4) A finished run ends above `left` of the peak, on a curve that would have gone on for more
         than a tenth of the run. (5) A step schedule with a known epoch length cuts more than once an epoch.
-        (6) The log names a scheduler, and the rate never moves.
+        (6) The log names a scheduler, and the rate never moves. Where hooks counted its calls: (7) it was never
+        called in a finished run of several evaluations or `long` steps; (8) it was called before the first
+        optimizer step, which skips its first value: a note.
 
     Options:
         spent: share of the peak below which the rate hardly moves the weights.
         early: share of the run.
         idle: share of the run spent at the schedule's lowest value.
         left: share of the peak.
+        long: steps of a run in which any scheduler should have been called.
         least: fewest logged learning rates.
 
     When it is wrong:
@@ -74,10 +85,12 @@ def scheduler_misstepped(
         raise CannotJudge("the learning rate is 0 throughout")
     checks = (
         _rises_again(run, rate, schedule, left),
+        _never_called(run, rate, long),
         _never_moves(run, rate, schedule),
         _cuts_within_epochs(run, rate, schedule),
         _spent_early(run, rate, schedule, spent, early, idle),
         _never_arrives(run, rate, schedule, left),
+        _called_first(run, rate),
     )
     found = next((f for f in checks if f is not None), None)
     if found is not None:
@@ -125,7 +138,45 @@ def _rises_again(run: Run, rate: Series, schedule: Schedule, left: float) -> Fin
     )
 
 
+def _calls(run: Run) -> int | None:
+    """How often hooks saw the scheduler called, None where they did not look."""
+    calls = run.facts.get("scheduler_steps")
+    return calls if isinstance(calls, int) and not isinstance(calls, bool) else None
+
+
+def _never_called(run: Run, rate: Series, long: int) -> Finding | None:
+    held = run.get(LOSS, "val")
+    steps = rate.span.last - rate.span.first
+    if _calls(run) != 0 or run.finished is not True or (steps < long and (held is None or len(held) < 2)):
+        return None
+    name = str(run.facts.get("lr_scheduler", "the scheduler"))[:30]
+    seen = f"{rate.values[0]:.3g} at first, {rate.values[-1]:.3g} at the end"
+    return Finding(
+        message=f"{name} was not stepped once in {steps + 1} steps of the optimizer",
+        severity=Severity.WARNING,
+        confidence=Confidence.HIGH,
+        span=rate.span,
+        evidence=(Evidence.of(rate, seen, "a rate that follows its plan"),),
+        remedies=(step_scheduler_at_all(),),
+    )
+
+
+def _called_first(run: Run, rate: Series) -> Finding | None:
+    if run.facts.get("scheduler_before_optimizer") is not True:
+        return None
+    return Finding(
+        message=f"the scheduler is stepped before the optimizer: the rate of step 1 is {rate.values[0]:.3g}",
+        severity=Severity.NOTE,
+        confidence=Confidence.HIGH,
+        span=rate.span,
+        evidence=(Evidence.of(rate, f"{rate.values[0]:.3g} at the first step", "the first value of the schedule"),),
+        remedies=(step_scheduler_after_optimizer(),),
+    )
+
+
 def _never_moves(run: Run, rate: Series, schedule: Schedule) -> Finding | None:
+    if _calls(run) is not None:
+        return None  # the calls are known: a rate that stays is what the scheduler says
     named = str(run.facts.get("lr_scheduler", run.facts.get("schedule", ""))).lower()
     if schedule.kind != "constant" or not named or any(word in named for word in ("constant", "none", "plateau")):
         return None

@@ -9,30 +9,51 @@ from dataclasses import dataclass
 import numpy as np
 
 from fitdoctor.curves import begins_at_start, place
-from fitdoctor.finding import Confidence, Evidence, Finding, Severity
+from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
+from fitdoctor.harm import severity_by_harm
 from fitdoctor.remedies import pass_raw_logits
+from fitdoctor.remedies.setup import pass_log_probabilities, remove_sigmoid
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, IntArray, Run, Series, Span
-from fitdoctor.signals import ACCURACY, LOSS, Signal
+from fitdoctor.signals import ACCURACY, LOG_PROBABILITY_ROWS, LOSS, PROBABILITY_ROWS, UNIT_INTERVAL_FRACTION, Signal
+
+LEAST_SEEN = 3
+"""Records of the loss's input: one batch may hold such rows by chance, if it is tiny."""
 
 
 @rule(
     "SET001",
     "double-softmax",
     needs=[(Signal(LOSS), Signal(LOSS, "val"), Signal(LOSS, "test"))],
-    explains=["plateau", "underfitting", "lr-noise-floor"],
+    explains=[
+        "plateau",
+        "underfitting",
+        "lr-noise-floor",
+        "no-learning",
+        "lr-too-low",
+        "undertrained",
+        "loss-divergence",
+    ],
     since="0.1.0",
 )
 def double_softmax(
     run: Run, *, excess: float = 1.5, margin: float = 0.02, spread: float = 0.1, settled: float = 0.05, least: int = 8
 ) -> Iterator[Finding]:
-    """The loss stops at the floor of a softmax that is applied twice, while accuracy is high.
+    """The loss is given probabilities where it takes scores, or scores where it takes log-probabilities.
 
     Why it matters:
         Cross-entropy applies softmax itself. Fed with probabilities, which lie between 0 and 1, it sees
         every answer as unsure: its gradient fades, training slows down, and the loss has a floor.
+        BCEWithLogitsLoss applies the sigmoid itself, with the same effect. NLLLoss applies nothing: of
+        raw scores it is minus the score of the label, and falls without end.
 
     How it is measured:
+        Exactly, where hooks saw the loss's input: at every record all rows sampled are non-negative and sum to 1
+        (CrossEntropyLoss), no row is of log-probabilities (NLLLoss), or all entries lie between 0 and 1 and a
+        sigmoid made them (BCEWithLogitsLoss). An error where training blew up or came to nothing, or a
+        likelihood fell below 0; a warning otherwise. Where they saw something else, nothing is reported.
+
+        From a log alone, a softmax applied twice is told by its floor: the loss stops there while accuracy is high.
         With C classes, the loss of probabilities lies between ln(1 + (C - 1) / e) and 1 above it, and near
         that floor + 1 - accuracy once the model is sure. All logged losses lie in that band (within
         `margin`), the late losses are where the accuracy says they should be, within `spread`, and they are
@@ -60,6 +81,9 @@ def double_softmax(
         PyTorch documentation, torch.nn.CrossEntropyLoss: the input is expected to contain unnormalised
         logits. The floor follows from a one-hot input: -ln(e / (e + C - 1)).
     """
+    if (seen := _seen(run)) is not None:
+        yield from seen
+        return
     if float(run.facts.get("label_smoothing", 0) or 0) > 0:
         raise CannotJudge("label smoothing gives the loss a floor of its own")
     pair = _pair(run, least)
@@ -103,6 +127,49 @@ def double_softmax(
         remedies=(pass_raw_logits(),),
         could_be=("label smoothing", "soft targets"),
         settle_with="print(model(x).sum(dim=-1)): rows that sum to 1 are probabilities (one batch)",
+    )
+
+
+def _seen(run: Run) -> list[Finding] | None:
+    """The finding from what the loss was given, none where that was right, None where it was not seen."""
+    kind = str(run.facts.get("loss_function", ""))
+    probable, logs, unit = (run.get(q) for q in (PROBABILITY_ROWS, LOG_PROBABILITY_ROWS, UNIT_INTERVAL_FRACTION))
+    if kind == "CrossEntropyLoss" and probable is not None and len(probable) >= LEAST_SEEN:
+        if probable.values.min() < 1 or run.facts.get("classes") == 1:
+            return []
+        what = "CrossEntropyLoss is given probabilities: all rows sum to 1"
+        return [_wrong_input(run, what, probable, "raw scores, whose rows sum to anything", pass_raw_logits())]
+    if kind == "NLLLoss" and logs is not None and len(logs) >= LEAST_SEEN:
+        if logs.values.max() > 0:
+            return []
+        what = "NLLLoss is given raw scores: no row is of log-probabilities"
+        return [_wrong_input(run, what, logs, "1: rows of log-probabilities", pass_log_probabilities())]
+    if kind == "BCEWithLogitsLoss" and unit is not None and len(unit) >= LEAST_SEEN:
+        if unit.values.min() < 1 or run.facts.get("loss_input_from") not in ("Sigmoid", "Softmax"):
+            return []
+        what = "BCEWithLogitsLoss is given the output of a sigmoid: all entries lie in 0 to 1"
+        return [_wrong_input(run, what, unit, "raw scores of both signs", remove_sigmoid())]
+    return None
+
+
+def _wrong_input(run: Run, what: str, series: Series, expected: str, remedy: Remedy) -> Finding:
+    severity, harmed = severity_by_harm(run)
+    loss = run.get(LOSS)
+    below = loss is not None and bool((loss.finite.values < 0).any())
+    if below and series.signal.quantity == LOG_PROBABILITY_ROWS:
+        severity = Severity.ERROR
+    shown = (Evidence.of(loss, f"{loss.values[-1]:.4g} at the end"),) if loss is not None and not harmed else ()
+    return Finding(
+        message=f"{what} at {len(series)} records",
+        severity=severity,
+        confidence=Confidence.HIGH,
+        span=series.span,
+        evidence=(
+            Evidence.of(series, f"{series.values[-1]:g} at all {len(series)} records", expected),
+            *harmed,
+            *shown,
+        ),
+        remedies=(remedy,),
     )
 
 
