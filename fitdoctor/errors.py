@@ -6,6 +6,7 @@
     │   └── NoLogsFound        nothing below the path looks like a training log
     ├── RuleError              a rule file breaks the contract of `fitdoctor.rule`
     ├── ReportFormatError      a saved report is of a format this version does not read
+    ├── WorkerDied             a process that was to judge runs ended without an answer
     └── TrainingSick           a live diagnosis found what the user wants to stop on
 
 Each message says what was expected, what was got, where, and what to do next.
@@ -36,6 +37,10 @@ class RuleError(FitdoctorError):
 
 class ReportFormatError(FitdoctorError):
     """A saved report is of a format version that this fitdoctor does not read."""
+
+
+class WorkerDied(FitdoctorError):
+    """A process that was to judge runs ended without an answer. The message says what that may mean."""
 
 
 class TrainingSick(FitdoctorError):

@@ -8,6 +8,8 @@ from hypothesis import settings
 
 # Small nets are slower on several threads than on one, and `-n auto` already uses every core. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test may be answered with what another has stored, or touch the user's own cache.
+os.environ["FITDOCTOR_CACHE_DIR"] = ""
 
 # No deadline: a busy machine must not fail a test. Examples are the same in every run, so that a change is judged by
 # what it changed; `FITDOCTOR_EXPLORE=5000 python -m pytest ...` looks for new ones, that many per test.

@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
                  *JUDGED},
     "compare": {"config", "curves", "diagnose", "errors", "generalisation", "plans", "report", "reporters", "schedules",
                 "stats", *JUDGED},
+    "many": {"catalogue", "config", "diagnose", "errors", "readers", "report", "run"},
     "live": {"catalogue", "config", "diagnose", "finding", "readers", "report", "errors", "run", "signals"},
     "preflight": {"finding", "remedies", "report", "stats", "run", "signals", "errors"},
     "tensorboard_plugin": {"config", "diagnose", "readers", "reporters", "report", "run", "errors"},

@@ -38,12 +38,23 @@ _BY_SUFFIX = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html
     metavar="N",
     help="Of many runs, show the N worst whole.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes that read and judge.  [default: one a core, where there is enough to do]",
+)
+@click.option(
+    "--cache/--no-cache",
+    default=True,
+    help="Keep reports in the user's cache folder and use those kept, as long as log and rules are unchanged.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show every remedy, framework, tag and skipped rule.")
 @click.option("-q", "--quiet", is_flag=True, help="Show verdicts only, and no progress.")
 @click.pass_context
 def analyze(
     ctx: click.Context, /, paths: tuple[Path, ...], format_: str | None, output: Path | None, exit_zero: bool,
-    pattern: str | None, full: int, verbose: bool, quiet: bool, **given: Any,
+    pattern: str | None, full: int, workers: int | None, cache: bool, verbose: bool, quiet: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Diagnose the runs logged below PATH: TensorBoard, CSV, JSON, W&B, MLflow, text and more.
 
@@ -54,14 +65,13 @@ def analyze(
     from fitdoctor.cli.logs import Logs
     from fitdoctor.cli.output import opened, write_reports
     from fitdoctor.cli.progress import Progress
-    from fitdoctor.diagnose import diagnose
 
     config = Given(**given).settings()
     tally = Tally(config.fail_on)
     format_ = format_ or (_BY_SUFFIX.get(output.suffix.lower(), "terminal") if output else "terminal")
     with Progress(off=quiet) as progress, opened(output, progress, utf8=format_ != "terminal") as out:
         logs = Logs(paths, config, pattern, progress)
-        reports = tally.passing(diagnose(run, config=config, layers=format_ == "html") for run in logs)
+        reports = tally.passing(logs.reports(layers=format_ == "html", workers=workers, stored=cache))
         write_reports(reports, format_, out, fail_on=config.fail_on, full=full, verbose=verbose, quiet=quiet)
     tally.unreadable = logs.report_failures()
     ctx.exit(tally.status(exit_zero=exit_zero))

@@ -16,11 +16,12 @@ from fitdoctor.errors import ReadError
 
 if TYPE_CHECKING:
     from fitdoctor.config import Config
+    from fitdoctor.report import Report
     from fitdoctor.run import Run
 
 
 class Logs:
-    """Iterates over runs and remembers what could not be read."""
+    """Goes over runs, or over reports on them, and remembers what could not be read."""
 
     def __init__(self, paths: Sequence[Path], config: Config, pattern: str | None, progress: Progress) -> None:
         self._paths = paths
@@ -30,15 +31,28 @@ class Logs:
         self._failures: list[str] = []
         self._found = 0
 
-    def __iter__(self) -> Iterator[Run]:
-        from fitdoctor.readers import open_runs
+    def reports(self, *, layers: bool, workers: int | None, stored: bool) -> Iterator[Report]:
+        """The reports on the runs.
 
+        Args:
+            layers: put what was logged per layer into them.
+            workers: processes that read and judge; None for as many as there are cores, where it pays.
+            stored: keep reports for the next time, and take those kept.
+        """
+        from fitdoctor.many import ReportStore, diagnose_runs
+
+        store = ReportStore.default() if stored else None
         for path in self._paths:
             with self._failing_gently():
-                for run in open_runs(
-                    path, tags=self._config.tags, match=self._pattern or "*", progress=self._progress.update
-                ):
-                    yield self._counted(path, run)
+                for report in diagnose_runs(
+                    path, config=self._config, match=self._pattern or "*", layers=layers, workers=workers, store=store,
+                    progress=self._progress.update,
+                ):  # fmt: skip
+                    self._found += 1
+                    name = self._name(path, report.run)
+                    yield report if name == report.run else replace(report, run=name)
+        if store is not None:
+            store.prune()
 
     def described(self) -> Iterator[tuple[Run, dict[str, str]]]:
         """The runs, each with the tags that were left out of it and why."""
@@ -57,8 +71,12 @@ class Logs:
 
     def _counted(self, path: Path, run: Run) -> Run:
         self._found += 1
-        # Runs are named relative to their path: several paths may hold runs of one name.
-        return run if len(self._paths) == 1 else replace(run, name=_joined(path, run.name))
+        name = self._name(path, run.name)
+        return run if name == run.name else replace(run, name=name)
+
+    def _name(self, path: Path, name: str) -> str:
+        """Runs are named relative to their path, and several paths may hold runs of one name."""
+        return name if len(self._paths) == 1 else _joined(path, name)
 
     @contextmanager
     def _failing_gently(self) -> Iterator[None]:

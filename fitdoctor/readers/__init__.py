@@ -199,7 +199,7 @@ def open_runs(
         if progress is not None:
             progress(done, len(sources), source.name)
         for run in source.load(through):
-            name = _unique(run.name, used)
+            name = unique(run.name, used)
             if fnmatchcase(name, match):
                 yield run if name == run.name else replace(run, name=name)
     if progress is not None:
@@ -271,7 +271,7 @@ def _sources(root: Path, seen: Survey, overrides: Overrides) -> list[RunSource]:
         sources.append(RunSource(name, path, "unreadable", (), {}, overrides, failure=f"{path}: not read: {why}"))
     sources.sort(key=lambda s: natural(s.name))
     used: set[str] = set()
-    return [replace(s, name=_unique(s.name, used)) for s in sources]
+    return [replace(s, name=unique(s.name, used)) for s in sources]
 
 
 def _one_training(parts: Sequence[Found], subruns: Mapping[Path, Path]) -> bool:
@@ -333,11 +333,11 @@ def _named(runs: list[Run], source: RunSource) -> list[Run]:
     for run in runs:
         own = run.name.removeprefix(last).lstrip("/") or run.source
         name = source.names.get(run.path) or f"{source.name}/{own}"
-        out.append(replace(run, name=_unique(name, used)))
+        out.append(replace(run, name=unique(name, used)))
     return out
 
 
-def _unique(name: str, used: set[str]) -> str:
+def unique(name: str, used: set[str]) -> str:
     """The name, with a number where it is taken."""
     candidate, n = name, 1
     while candidate in used:
@@ -413,4 +413,15 @@ def describe(source: RunSource) -> list[TagUse]:
     return out
 
 
-__all__ = ["NoLogsFound", "Progress", "ReadError", "RunSource", "TagUse", "describe", "find_runs", "open_runs"]
+__all__ = [
+    "NoLogsFound",
+    "Progress",
+    "ReadError",
+    "RunSource",
+    "TagUse",
+    "describe",
+    "find_runs",
+    "open_runs",
+    "read_ahead",
+    "unique",
+]
