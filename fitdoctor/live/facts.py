@@ -6,6 +6,7 @@ import platform
 
 import torch
 
+from fitdoctor import __version__
 from fitdoctor.live.layers import unwrapped
 from fitdoctor.live.watched import Watched
 from fitdoctor.run import Fact
@@ -26,6 +27,7 @@ def gather_facts(watched: Watched, **more: Fact | None) -> dict[str, Fact]:
     first = next(iter(params.values()), None)
     facts: dict[str, Fact] = {
         "framework": "pytorch",
+        "monitor": f"fitdoctor {__version__}",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": str(first.device) if first is not None else "none",

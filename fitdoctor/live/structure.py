@@ -72,6 +72,7 @@ class Structure:
         self._tell, self._functions = tell, functions
         self._entries: dict[int, _Entry] = {}
         self._made: dict[Any, int] = {}  # node of the graph -> layer whose output it made
+        self._summed: set[int] = set()  # layers whose output is a summand of a skip connection
         self.done = False
 
     def note(self, layer: int, args: Sequence[object], output: object) -> None:
@@ -105,6 +106,8 @@ class Structure:
                 return
             kind = node.name().rstrip("0123456789").removesuffix("Backward")
             inner = [n for n, _ in node.next_functions if n is not None]
+            if kind == "Add":
+                self._summed.update(self._made[n] for n in inner if n in self._made)
             if kind in _FUNCTIONS and not function:
                 function = _FUNCTIONS[kind]
             elif kind in _POOLS:
@@ -119,6 +122,9 @@ class Structure:
             return
         self.done = True
         self._made.clear()
+        skipped = {self._entries[i].name for i in self._summed if self._entries[i].role == "affine"}
+        for entry in self._entries.values():  # what also goes round a layer is not only that layer's input
+            entry.source = "" if entry.source in skipped else entry.source
         found = {i: e.after for i, e in self._entries.items() if e.after}
         self._tell(json.dumps([e.row() for e in self._entries.values()], separators=(",", ":")))
         if found:

@@ -19,7 +19,15 @@ from fitdoctor.signals import ACTIVATION_INPUT_SPREAD, LOSS, Signal
     "ACT004",
     "input-collapse",
     needs=[Signal(ACTIVATION_INPUT_SPREAD, layer="*"), LOSS],
-    explains=["no-learning", "plateau", "underfitting", "lr-noise-floor", "undertrained", "lr-too-low"],
+    explains=[
+        "no-learning",
+        "class-collapse",
+        "plateau",
+        "underfitting",
+        "lr-noise-floor",
+        "undertrained",
+        "lr-too-low",
+    ],
     since="0.1.0",
 )
 def input_collapse(run: Run, *, collapsed: float = 0.01, alive: float = 0.05, hold: int = 3) -> Iterator[Finding]:

@@ -23,12 +23,15 @@ from fitdoctor.signals import ACTIVATION_GRAD_RMS, GRAD_NORM, LOSS, UPDATE_RATIO
     needs=[(Signal(GRAD_NORM, layer="*"), Signal(GRAD_NORM)), LOSS],
     explains=[
         "no-learning",
+        "class-collapse",
         "plateau",
         "underfitting",
         "lr-noise-floor",
         "lr-too-low",
         "undertrained",
         "input-collapse",
+        "layerwise-update-imbalance",
+        "adam-epsilon-dominated",
     ],
     since="0.1.0",
 )
