@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from hypothesis import settings
+from tests.browser import browser, visit  # noqa: F401  # fixtures
 
 # Small nets are slower on several threads than on one, and `-n auto` already uses every core. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

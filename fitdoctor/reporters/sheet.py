@@ -104,6 +104,7 @@ def _diagnosis(report: Report, diagnosis: Diagnosis) -> Json:
         **_finding(report, diagnosis.root),
         "could_be": [one_line(c) for c in diagnosis.could_be],
         "settle_with": one_line(diagnosis.settle_with),
+        "ruled_out": [one_line(r) for r in diagnosis.root.ruled_out],
         "explains": [_finding(report, f) for f in diagnosis.explains],
     }
 
@@ -159,7 +160,7 @@ def _panels(report: Report, root: Finding | None) -> list[Json]:
         panels.append(
             {
                 "title": _TITLES.get(quantity.name, quantity.name.replace("_", " ")),
-                "curves": [_line(c) for c in members],
+                "curves": _told_apart([_line(c) for c in members]),
                 "marks": marks,
                 "log": is_log(points) or (quantity.name == "grad_norm" and all(v > 0 for _, v in _finite(points))),
             }
@@ -187,6 +188,14 @@ def _line(evidence: Evidence) -> Json:
         "x": [step for step, _ in evidence.points],
         "y": [_json(value) for _, value in evidence.points],
     }
+
+
+def _told_apart(lines: list[Json]) -> list[Json]:
+    """Curves of one signal that was logged at two cadences, under labels that differ."""
+    for line in lines:
+        if any(len(other["x"]) > len(line["x"]) and other["label"] == line["label"] for other in lines):
+            line["sparser"] = True
+    return [{**line, "label": f"{line['label']}, sparser"} if line.pop("sparser", False) else line for line in lines]
 
 
 def _marks(evidence: Sequence[Evidence]) -> list[list[Any]]:

@@ -53,6 +53,8 @@ def when(report: Report, step: int, *, of_all: bool = False) -> str:
 
 def since(report: Report, span: Span) -> str:
     """When something was seen: ``since step 240 of 1,499``, ``at step 240 of 1,499``."""
+    if report.source == "preflight":
+        return "before the first step"
     first = when(report, span.first, of_all=True)
     if span.first == span.last:
         return f"at {first}"
@@ -81,7 +83,7 @@ def standing(report: Report, finding: Finding) -> str:
 def facts_line(report: Report) -> str:
     """What is known of the run beside its curves, in one line."""
     parts = []
-    if report.steps is not None:
+    if report.steps is not None and report.source != "preflight":
         unit = step_unit(report)
         parts.append(f"{unit}s {report.steps.first:,} to {report.steps.last:,}")
     if schedule := report.facts.get("schedule"):

@@ -62,7 +62,10 @@ function diagnosis(d, place, sheet, about) {
       el("ul", { class: "plain" }, d.explains.map((f) => el("li", {}, el("b", {}, f.rule), ": ", prose(f.message), el("span", { class: "quiet" }, ` ${f.since}`))))] : null,
     d.remedies.length ? [
       el("h3", {}, "What to do"),
-      el("ol", { class: "remedies" }, d.remedies.map((r, i) => remedy(r, i, key)))] : null);
+      el("ol", { class: "remedies" }, d.remedies.map((r, i) => remedy(r, i, key)))] : null,
+    d.ruled_out.length ? [
+      el("h3", {}, "What this run speaks against"),
+      el("ul", { class: "plain" }, d.ruled_out.map((r) => el("li", {}, sentence(r))))] : null);
 }
 
 function standing(f) {
