@@ -2,12 +2,16 @@
 
 A root cause is a finding with no other finding that explains it and began no later than it did.
 "Explains" is what the rules declare, taken transitively; of two that explain each other, the one that came first does.
+Where another root would account for an effect as well, or a mere note for the root itself, the diagnosis names it
+together with the experiment that decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from fitdoctor.causes import closure as closure_of
+from fitdoctor.causes import experiment
 from fitdoctor.finding import Finding, Severity
 from fitdoctor.report import Diagnosis
 from fitdoctor.run import Span
@@ -36,16 +40,18 @@ def triage(
         root's own severity, its confidence, how much it explains, and its onset.
     """
     slack = 0 if steps is None else round(ONSET_SLACK * (steps.last - steps.first))
-    closure = {name: _closure(name, explains) for name in {f.rule for f in findings}}
+    closure = {name: closure_of(name, explains) for name in {f.rule for f in findings}}
 
-    def accounts_for(cause: Finding, effect: Finding) -> bool:
+    def may_cause(cause: Finding, effect: Finding) -> bool:
         mutual = cause.rule in closure[effect.rule]  # each explains the other: then only what came first does
         return (
             effect.rule in closure[cause.rule]
             and cause.rule != effect.rule
             and (cause.onset < effect.onset if mutual else effect.rule in states or cause.onset <= effect.onset + slack)
-            and (cause.severity is not Severity.NOTE or effect.severity is Severity.NOTE)
         )
+
+    def accounts_for(cause: Finding, effect: Finding) -> bool:
+        return may_cause(cause, effect) and (cause.severity is not Severity.NOTE or effect.severity is Severity.NOTE)
 
     def order(f: Finding) -> tuple[int, int, int, int, str, int, str]:
         effects = sum(accounts_for(f, other) for other in findings)
@@ -73,24 +79,23 @@ def triage(
     for f in ranked:
         if all(f is not root for root in roots):
             groups[owner(f)].append(f)
-    diagnoses = [
-        Diagnosis(
-            root=root,
-            explains=tuple(sorted(group, key=lambda f: (f.onset, f.rule, f.span.last, f.message))),
-            could_be=root.could_be,
-            settle_with=root.settle_with,
-        )
-        for root, group in zip(roots, groups, strict=True)
-    ]
+    diagnoses = []
+    for root, group in zip(roots, groups, strict=True):
+        rivals = [
+            other
+            for other in roots
+            if other is not root
+            and (
+                any(_harmful(f) and accounts_for(other, f) for f in group if f.rule != root.rule)
+                or (_harmful(root) and not _harmful(other) and may_cause(other, root))
+            )
+        ]
+        could_be = tuple(dict.fromkeys((*root.could_be, *(r.rule for r in rivals))))
+        settle_with = root.settle_with or (experiment(root.rule, rivals[0].rule) if rivals else "")
+        explained = tuple(sorted(group, key=lambda f: (f.onset, f.rule, f.span.last, f.message)))
+        diagnoses.append(Diagnosis(root, explained, could_be, settle_with))
     return sorted(diagnoses, key=lambda d: -max(f.severity.rank for f in (d.root, *d.explains)))
 
 
-def _closure(name: str, explains: Mapping[str, Sequence[str]]) -> frozenset[str]:
-    seen: set[str] = set()
-    todo = list(explains.get(name, ()))
-    while todo:
-        effect = todo.pop()
-        if effect not in seen:
-            seen.add(effect)
-            todo.extend(explains.get(effect, ()))
-    return frozenset(seen - {name})
+def _harmful(finding: Finding) -> bool:
+    return finding.severity is not Severity.NOTE

@@ -126,6 +126,33 @@ def test_a_diagnosis_carries_the_doubts_of_its_root() -> None:
     assert (diagnosis.could_be, diagnosis.settle_with) == (("data",), "replay the batch")
 
 
+def test_an_effect_that_two_roots_account_for_names_the_other_and_what_decides() -> None:
+    two = {"rate": ["nan"], "init": ["nan"]}
+    first, second, effect = finding("rate", 10, Severity.ERROR), finding("init", 12), finding("nan", 20)
+    (lead, other) = triage([first, second, effect], two, RUN)
+    assert (lead.root, lead.explains) == (first, (effect,))
+    assert lead.could_be == ("init",)
+    assert lead.settle_with == "undo rate alone for a tenth of the steps: if init stays, it has its own cause"
+    assert (other.root, other.could_be, other.settle_with) == (second, (), "")
+    note = finding("nan", 20, Severity.NOTE)
+    assert [d.could_be for d in triage([first, second, note], two, RUN)] == [(), ()]
+
+
+def test_the_experiment_of_the_rule_itself_goes_before_the_general_one() -> None:
+    root = Finding("m", Severity.ERROR, Confidence.LOW, RUN, could_be=("data",), settle_with="replay", rule="rate")
+    found = triage([root, finding("init"), finding("nan")], {"rate": ["nan"], "init": ["nan"]}, RUN)
+    assert (found[0].could_be, found[0].settle_with) == (("data", "init"), "replay")
+
+
+def test_a_note_that_would_account_for_a_harmful_root_is_named() -> None:
+    root, note = finding("nan", 300), finding("rate", 100, Severity.NOTE)
+    lead, _ = triage([root, note], EXPLAINS, RUN)
+    assert (lead.root, lead.could_be) == (root, ("rate",))
+    assert lead.settle_with
+    late = finding("rate", 600, Severity.NOTE)
+    assert triage([root, late], EXPLAINS, RUN)[0].could_be == ()
+
+
 names = st.sampled_from("abcdef")
 any_findings = st.lists(
     st.builds(
