@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Iterable
 from itertools import count
@@ -19,6 +20,10 @@ IN_FULL = 3
 
 _COLUMNS = (("diagnosis", 29), ("onset", 12), ("sure", 6))
 _NARROW_COLUMNS = (("diagnosis", 24), ("onset", 11))
+_SPLITS = ("val", "test", "train")
+_WIDE_COLUMNS = (*_COLUMNS, ("steps", 9), ("best", 24))
+_WIDE = 110
+"""Columns of a terminal from which the name of a run has room left behind all of these."""
 
 
 def show_all(
@@ -79,6 +84,8 @@ def _badness(report: Report) -> tuple[int, int]:
 
 
 def _columns(page: Page) -> tuple[tuple[str, int], ...]:
+    if page.console.width >= _WIDE:
+        return _WIDE_COLUMNS
     return _NARROW_COLUMNS if page.width < 76 else _COLUMNS
 
 
@@ -96,6 +103,8 @@ def _row(page: Page, report: Report) -> None:
         "diagnosis": f"{mark} {one_line(root.rule) if root else report.verdict}",
         "onset": f"{unit} {root.onset:,}" if root else "",
         "sure": str(root.confidence) if root else "",
+        "steps": f"{report.steps.last:,}" if report.steps else "",
+        "best": _best(report),
     }
     cells: list[tuple[str, str]] = []
     used = 0
@@ -105,6 +114,20 @@ def _row(page: Page, report: Report) -> None:
     # The name comes last, whole where the output has no edge: a pipe may want to search for it.
     room = max(16, page.console.width - used) if page.console.is_terminal else 0
     page.verbatim(*cells, one_line(report.run, room))
+
+
+def _best(report: Report) -> str:
+    """The best value of the curve that tells most of how good the model is: held out, and not a loss."""
+    judged = [c for c in report.curves if c.signal.quantity.better and c.signal.split in _SPLITS]
+    judged.sort(
+        key=lambda c: (c.signal.split == "train", c.signal.quantity.name == "loss", _SPLITS.index(c.signal.split))
+    )
+    for curve in judged:
+        values = [value for _, value in curve.points if math.isfinite(value)]
+        if values:
+            best = max(values) if curve.signal.quantity.better == "higher" else min(values)
+            return f"{best:.4g} {curve.signal.split} {curve.signal.quantity.name}"
+    return ""
 
 
 def _closing(page: Page, verdicts: Counter[str], causes: Counter[str], totals: Counter[str], *, left: int) -> None:

@@ -166,6 +166,12 @@ class TestTable:
         assert "runs/good looks" not in text
         assert "3 runs: 1 sick, 1 healthy, 1 cannot be judged" in text
 
+    def test_a_wide_table_tells_steps_and_best_value(self, sick: Report, healthy: Report):
+        head, *rows = shown(healthy, sick, width=120).splitlines()[:3]
+        assert head.split() == ["diagnosis", "onset", "sure", "steps", "best", "run"]
+        assert rows[0].split() == ["✓", "healthy", "40", "0.5", "val", "loss", "runs/good"]
+        assert max(map(len, rows)) <= 120
+
     def test_the_worst_are_shown_and_the_rest_is_named(self, sick: Report):
         runs = [replace(sick, run=f"run{i}") for i in range(5)]
         text = shown(*runs, in_full=2)
