@@ -142,8 +142,8 @@ def _page(rules: Sequence[Rule]) -> Iterator[str]:
     yield ""
     yield "Made from the rules by `fitdoctor rule --format causes > docs/causes.md`."
     yield ""
-    yield "An arrow leads from a finding to what it accounts for; arrows that a longer way replaces are not drawn. The root"
-    yield "of a diagnosis is a finding that no other one accounts for, directly or at any remove, that began no later."
+    yield "An arrow leads from a finding to what it accounts for; arrows that a longer way replaces are not drawn."
+    yield "The root of a diagnosis is a finding that no other one accounts for, at any remove, that began no later."
     yield ""
     yield "```mermaid"
     yield mermaid(rules).rstrip()

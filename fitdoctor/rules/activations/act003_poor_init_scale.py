@@ -45,6 +45,9 @@ from fitdoctor.signals import ACTIVATION_GRAD_RMS, ACTIVATION_RMS, ACTIVATION_SA
         "layerwise-update-imbalance",
         "adam-epsilon-dominated",
         "gradient-clipping-saturated",
+        "lr-too-high",
+        "gradscaler-stuck",
+        "logit-drift",
     ],
     since="0.1.0",
 )

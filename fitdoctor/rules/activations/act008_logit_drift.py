@@ -20,7 +20,7 @@ from fitdoctor.stats import trend
     "ACT008",
     "logit-drift",
     needs=[LOGIT_ABSMAX, LOSS],
-    explains=["loss-divergence", "nonfinite-loss", "best-epoch"],
+    explains=["loss-divergence", "nonfinite-loss", "best-epoch", "overconfidence-drift"],
     since="0.1.0",
 )
 def logit_drift(

@@ -31,6 +31,8 @@ from fitdoctor.stats import block_edges
         "best-epoch",
         "dead-relu",
         "saturated-activations",
+        "gradscaler-stuck",
+        "logit-drift",
     ],
     since="0.1.0",
 )

@@ -22,7 +22,7 @@ from fitdoctor.stats import block_edges
     "GRD004",
     "gradient-clipping-saturated",
     needs=[(Signal(GRAD_NORM), Signal(GRAD_NORM_CLIPPED))],
-    explains=["undertrained", "lr-too-low", "underfitting", "no-learning"],
+    explains=["undertrained", "lr-too-low", "underfitting", "no-learning", "lr-noise-floor", "plateau"],
     since="0.1.0",
 )
 def gradient_clipping_saturated(

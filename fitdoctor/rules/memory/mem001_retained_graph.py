@@ -18,7 +18,13 @@ MOST = 256
 """Graphs that are followed at most (`signals.GRAPHS_ALIVE`): there the count stays."""
 
 
-@rule("MEM001", "retained-graph", needs=[(GRAPHS_ALIVE, MEMORY)], since="0.1.0")
+@rule(
+    "MEM001",
+    "retained-graph",
+    needs=[(GRAPHS_ALIVE, MEMORY)],
+    explains=["out-of-memory", "host-memory-growth"],
+    since="0.1.0",
+)
 def retained_graph(run: Run, *, least: int = 10, share: float = 0.9, growth: float = 0.1) -> Iterator[Finding]:
     """Autograd graphs of earlier steps are kept alive, more with every step.
 

@@ -17,7 +17,7 @@ from fitdoctor.signals import EVAL_FORWARDS, EVAL_GRAD_FORWARDS, EVAL_GRAPHS_ALI
     "MEM002",
     "growth-in-eval",
     needs=[(EVAL_GRAPHS_ALIVE, EVAL_FORWARDS)],
-    explains=["eval-without-no-grad"],
+    explains=["eval-without-no-grad", "out-of-memory", "host-memory-growth"],
     since="0.1.0",
 )
 def growth_in_eval(run: Run, *, share: float = 0.5, least: int = 3) -> Iterator[Finding]:

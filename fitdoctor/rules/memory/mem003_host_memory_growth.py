@@ -15,7 +15,7 @@ from fitdoctor.signals import HOST_MEMORY, MEMORY
 from fitdoctor.stats import block_medians, trend
 
 
-@rule("MEM003", "host-memory-growth", needs=[(HOST_MEMORY, MEMORY)], since="0.1.0")
+@rule("MEM003", "host-memory-growth", needs=[(HOST_MEMORY, MEMORY)], explains=["out-of-memory"], since="0.1.0")
 def host_memory_growth(run: Run, *, growth: float = 0.2, settle: float = 0.2, least: int = 12) -> Iterator[Finding]:
     """Memory of the host grows with every step and does not level off.
 

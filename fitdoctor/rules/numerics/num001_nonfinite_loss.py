@@ -20,7 +20,16 @@ from fitdoctor.signals import LOSS, Signal
     "NUM001",
     "nonfinite-loss",
     needs=[(Signal(LOSS), Signal(LOSS, "val"), Signal(LOSS, "test"))],
-    explains=["plateau", "no-learning", "underfitting", "best-epoch", "loss-divergence"],
+    explains=[
+        "plateau",
+        "no-learning",
+        "underfitting",
+        "best-epoch",
+        "loss-divergence",
+        "class-collapse",
+        "input-collapse",
+        "dead-relu",
+    ],
     since="0.1.0",
     vital=True,
 )

@@ -24,7 +24,15 @@ searches its scale at the start stops after a few."""
     "NUM004",
     "gradscaler-stuck",
     needs=[LOSS_SCALE],
-    explains=["no-learning", "plateau", "underfitting", "undertrained", "lr-too-low", "nonfinite-loss"],
+    explains=[
+        "no-learning",
+        "plateau",
+        "underfitting",
+        "undertrained",
+        "lr-too-low",
+        "nonfinite-loss",
+        "no-parameter-updates",
+    ],
     since="0.1.0",
 )
 def gradscaler_stuck(

@@ -25,7 +25,7 @@ MOST_EARLY = 160
     "SCH004",
     "warmup-missing-or-short",
     needs=[LOSS],
-    explains=["loss-spikes", "gradient-spikes"],
+    explains=["loss-spikes", "gradient-spikes", "best-epoch"],
     since="0.1.0",
 )
 def warmup_missing_or_short(

@@ -17,7 +17,7 @@ from fitdoctor.signals import EVAL_FORWARDS, EVAL_TRAIN_MODE, TRAIN_MODE
     "SET004",
     "train-mode-in-eval",
     needs=[EVAL_TRAIN_MODE, EVAL_FORWARDS],
-    explains=["val-set-too-noisy", "overfitting", "val-better-than-train"],
+    explains=["val-set-too-noisy", "overfitting", "val-better-than-train", "distribution-shift", "best-epoch"],
     since="0.1.0",
 )
 def train_mode_in_eval(run: Run, *, share: float = 0.5, least: int = 2) -> Iterator[Finding]:

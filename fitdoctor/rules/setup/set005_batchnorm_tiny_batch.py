@@ -17,7 +17,15 @@ from fitdoctor.signals import LOSS, NORM_SAMPLES, PROBE_LOSS
     "SET005",
     "batchnorm-tiny-batch",
     needs=[NORM_SAMPLES],
-    explains=["val-set-too-noisy", "overfitting", "loss-spikes", "lr-noise-floor", "underfitting", "best-epoch"],
+    explains=[
+        "val-set-too-noisy",
+        "overfitting",
+        "loss-spikes",
+        "lr-noise-floor",
+        "underfitting",
+        "best-epoch",
+        "distribution-shift",
+    ],
     since="0.1.0",
 )
 def batchnorm_tiny_batch(

@@ -31,6 +31,7 @@ SPENT = 0.01
         "vanishing-gradients",
         "best-epoch",
         "val-set-too-noisy",
+        "class-collapse",
     ],
     since="0.1.0",
 )

@@ -16,7 +16,16 @@ from fitdoctor.signals import LOSS, PARAMETERS_WITHOUT_GRAD
     "SET011",
     "optimizer-missing-params",
     needs=[],
-    explains=["underfitting", "plateau", "no-learning", "lr-noise-floor"],
+    explains=[
+        "underfitting",
+        "plateau",
+        "no-learning",
+        "lr-noise-floor",
+        "lr-too-low",
+        "undertrained",
+        "class-collapse",
+        "no-parameter-updates",
+    ],
     since="0.1.0",
 )
 def optimizer_missing_params(run: Run, *, few: float = 0.5) -> Iterator[Finding]:
