@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fitdoctor.errors import FitdoctorError, TrainingSick
     from fitdoctor.finding import Change, Confidence, Evidence, Finding, Remedy, Severity
     from fitdoctor.live import Monitor, attach
+    from fitdoctor.preflight import find_lr, preflight
     from fitdoctor.readers import open_runs
     from fitdoctor.report import Diagnosis, Outcome, Report
     from fitdoctor.rule import CannotJudge, Rule, rule
@@ -45,6 +46,8 @@ _HOME = {
     "Finding": "finding",
     "Remedy": "finding",
     "Severity": "finding",
+    "find_lr": "preflight",
+    "preflight": "preflight",
     "open_runs": "readers",
     "Diagnosis": "report",
     "Outcome": "report",
@@ -85,7 +88,9 @@ __all__ = [
     "attach",
     "compare",
     "diagnose",
+    "find_lr",
     "open_runs",
+    "preflight",
     "rule",
 ]
 

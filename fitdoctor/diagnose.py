@@ -14,6 +14,7 @@ from fitdoctor.config import Config
 from fitdoctor.errors import ConfigError
 from fitdoctor.finding import Evidence
 from fitdoctor.layer_maps import layer_maps
+from fitdoctor.preflight.probe import Probe
 from fitdoctor.prescribe import prescribe
 from fitdoctor.report import Outcome, Report
 from fitdoctor.rule import CannotJudge, Rule
@@ -86,15 +87,16 @@ def choose(known: Sequence[Rule], config: Config) -> tuple[list[Rule], dict[str,
         ConfigError: if a name fits no rule and no family.
     """
 
-    def matching(name: str) -> list[Rule]:
+    def matching(name: str, *, selecting: bool = False) -> list[Rule]:
         wanted = name.lower()
         found = [r for r in known if wanted in (r.name, r.code.lower(), r.family, r.code[:3].lower())]
         if not found:
-            catalogue.find(name)  # raises, and names the nearest
+            if isinstance(catalogue.find_entry(name), Probe) and not selecting:  # that raises, and names the nearest
+                return []  # it concerns `preflight`
             raise ConfigError(f"rule {name!r} is not among the rules of this diagnosis")
         return found
 
-    chosen = {r.name for name in config.select for r in matching(name)} or {r.name for r in known}
+    chosen = {r.name for name in config.select for r in matching(name, selecting=True)} or {r.name for r in known}
     reasons = {r.name: why for name, why in config.ignore.items() for r in matching(name)}
     return [r for r in known if r.name in chosen and r.name not in reasons], reasons
 
@@ -108,7 +110,9 @@ def checked_options(known: Sequence[Rule], options: Mapping[str, Mapping[str, ob
     by_name = {key: r for r in known for key in (r.name, r.code)}
     checked: dict[str, dict[str, Any]] = {}
     for name, values in options.items():
-        rule = by_name.get(name) or catalogue.find(name)
+        rule = by_name.get(name) or catalogue.find_entry(name)
+        if isinstance(rule, Probe):
+            continue
         for option, value in values.items():
             if option not in rule.options:
                 raise ConfigError(

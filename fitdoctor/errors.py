@@ -7,6 +7,7 @@
     ├── RuleError              a rule file breaks the contract of `fitdoctor.rule`
     ├── ReportFormatError      a saved report is of a format this version does not read
     ├── WorkerDied             a process that was to judge runs ended without an answer
+    ├── StateNotRestored       a probe changed something that could not be put back
     └── TrainingSick           a live diagnosis found what the user wants to stop on
 
 Each message says what was expected, what was got, where, and what to do next.
@@ -41,6 +42,10 @@ class ReportFormatError(FitdoctorError):
 
 class WorkerDied(FitdoctorError):
     """A process that was to judge runs ended without an answer. The message says what that may mean."""
+
+
+class StateNotRestored(FitdoctorError):
+    """Something that a probe changed could not be put back. The message names it."""
 
 
 class TrainingSick(FitdoctorError):

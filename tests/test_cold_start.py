@@ -38,7 +38,15 @@ def log(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["analyze", "--help"], ["rule", "--help"], ["signals", "--help"], ["watch", "--help"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["analyze", "--help"],
+        ["rule", "--help"],
+        ["signals", "--help"],
+        ["watch", "--help"],
+        ["preflight", "--help"],
+    ],
     ids=" ".join,
 )
 def test_help_and_version_load_nothing_heavy(arguments: list[str]):
@@ -55,7 +63,7 @@ def test_watch_loads_no_framework(log: str):
     assert loaded_by(["watch", log, "--once"], FRAMEWORKS) == ""
 
 
-@pytest.mark.parametrize("arguments", [["rule"], ["rule", "overfitting"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["rule"], ["rule", "overfitting"], ["rule", "PRE005"]], ids=" ".join)
 def test_rule_loads_no_framework(arguments: list[str]):
     assert loaded_by(arguments, FRAMEWORKS) == ""
 

@@ -9,6 +9,7 @@ import click
 from fitdoctor import __version__
 from fitdoctor.cli.analyze import analyze
 from fitdoctor.cli.compare import compare
+from fitdoctor.cli.preflight import preflight
 from fitdoctor.cli.rule import rule
 from fitdoctor.cli.signals import signals
 from fitdoctor.cli.watch import watch
@@ -63,5 +64,5 @@ def main() -> None:
     """
 
 
-for _command in (analyze, compare, watch, rule, signals):
+for _command in (analyze, compare, watch, preflight, rule, signals):
     main.add_command(_command)

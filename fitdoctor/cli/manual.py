@@ -8,18 +8,21 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from fitdoctor.preflight.probe import Probe
 from fitdoctor.reporters.page import Page, Piece
 from fitdoctor.rule import Rule, sections, wanted
+
+Entry = Rule | Probe
 
 _OPTION = re.compile(r"^`{0,2}(\w+)`{0,2}:\s*(.*)$")
 
 
-def needs(rule: Rule) -> list[str]:
-    """What must be logged, one entry per need; the members of a choice are joined by "or"."""
-    return [wanted(need) for need in rule.needs]
+def needs(rule: Entry) -> list[str]:
+    """What must be logged, or given to a probe, one entry per need; members of a choice are joined by "or"."""
+    return list(rule.needs) if isinstance(rule, Probe) else [wanted(need) for need in rule.needs]
 
 
-def option_texts(rule: Rule) -> dict[str, str]:
+def option_texts(rule: Entry) -> dict[str, str]:
     """What the manual says of each option, "" where it says nothing."""
     texts: dict[str, str] = dict.fromkeys(rule.options, "")
     current = ""
@@ -32,12 +35,12 @@ def option_texts(rule: Rule) -> dict[str, str]:
     return texts
 
 
-def as_json(rules: Sequence[Rule]) -> str:
+def as_json(rules: Sequence[Entry]) -> str:
     """The rules as a JSON list."""
     return json.dumps([_plain(rule) for rule in rules], indent=2)
 
 
-def as_markdown(rules: Sequence[Rule]) -> str:
+def as_markdown(rules: Sequence[Entry]) -> str:
     """The rules as one Markdown page; `docs/rules.md` is this page of all rules."""
     if len(rules) == 1:
         return "\n".join(_markdown_page(rules[0], level=1)).rstrip() + "\n"
@@ -52,7 +55,7 @@ def as_markdown(rules: Sequence[Rule]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def show_list(rules: Sequence[Rule], page: Page) -> None:
+def show_list(rules: Sequence[Entry], page: Page) -> None:
     """Write one entry per rule, by family: code, name, first line of the manual, what it needs."""
     longest = max((len(r.name) for r in rules), default=0)
     for family, members in groupby(sorted(rules, key=lambda r: (r.family, r.code)), key=lambda r: r.family):
@@ -66,7 +69,7 @@ def show_list(rules: Sequence[Rule], page: Page) -> None:
     page.write(f"{len(rules)} rules. ", ("`fitdoctor rule NAME` explains one.", "dim"))
 
 
-def show_page(rule: Rule, page: Page) -> None:
+def show_page(rule: Entry, page: Page) -> None:
     """Write the manual page of one rule."""
     page.write((rule.name, "bold cyan"), f"  {rule.code}, {_title(rule.family).lower()}", (_life(rule), "dim"))
     page.gap()
@@ -75,6 +78,8 @@ def show_page(rule: Rule, page: Page) -> None:
     page.gap()
     page.write(("Needs", "bold"))
     page.write("; ".join(needs(rule)) or "nothing", first="  ")
+    if isinstance(rule, Probe):
+        page.write(str(rule.cost), first=(("  costs  ", "dim"),))
     if rule.explains:
         page.write(", ".join(rule.explains), first=(("  accounts for  ", "dim"),))
     for title, text in parts.items():
@@ -86,7 +91,7 @@ def show_page(rule: Rule, page: Page) -> None:
             _paragraphs(page, text, "  ")
 
 
-def _show_options(rule: Rule, page: Page) -> None:
+def _show_options(rule: Entry, page: Page) -> None:
     for name, text in option_texts(rule).items():
         page.write((name, "cyan"), (f" = {rule.options[name]!r}  ", "dim"), text, first="  ", rest="      ")
     if rule.options:
@@ -106,13 +111,13 @@ def _title(family: str) -> str:
     return family.replace("_", " ").capitalize()
 
 
-def _life(rule: Rule) -> str:
+def _life(rule: Entry) -> str:
     parts = [f"since {rule.since}", rule.status if rule.status != "stable" else ""]
     parts.append("" if rule.live else "judges finished runs only")
     return "  (" + ", ".join(p for p in parts if p) + ")"
 
 
-def _plain(rule: Rule) -> dict[str, Any]:
+def _plain(rule: Entry) -> dict[str, Any]:
     texts = option_texts(rule)
     return {
         "code": rule.code,
@@ -121,6 +126,7 @@ def _plain(rule: Rule) -> dict[str, Any]:
         "summary": rule.summary,
         "needs": needs(rule),
         "explains": list(rule.explains),
+        **({"cost": str(rule.cost)} if isinstance(rule, Probe) else {}),
         "since": rule.since,
         "status": rule.status,
         "live": rule.live,
@@ -130,12 +136,14 @@ def _plain(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _markdown_page(rule: Rule, level: int) -> list[str]:
+def _markdown_page(rule: Entry, level: int) -> list[str]:
     head, sub = "#" * level, "**"
     parts = dict(sections(rule.manual))
     lines = [f"{head} {rule.code} {rule.name}", "", _reflowed(parts.pop("", rule.summary)), ""]
     life = rule.since if rule.status == "stable" else f"{rule.since}, {rule.status}"
     lines.append(f"Needs {'; '.join(needs(rule)) or 'nothing'}. Since {life}.")
+    if isinstance(rule, Probe):
+        lines[-1] += f" Costs {rule.cost}."
     if rule.explains:
         lines[-1] += " Accounts for " + ", ".join(rule.explains) + "."
     lines.append("")

@@ -107,7 +107,7 @@ def _pieces(reports: Iterable[Report], format_: str, fail_on: str) -> Iterable[s
         from fitdoctor import catalogue
         from fitdoctor.reporters import sarif
 
-        manuals = {rule.code: rule.manual for rule in catalogue.rules()}
+        manuals = {rule.code: rule.manual for rule in catalogue.entries()}
         return [sarif.render(reports, fitdoctor=__version__, manuals=manuals)]
     from fitdoctor.reporters import markdown
 

@@ -17,7 +17,7 @@ class RuleName(click.ParamType[Any]):
         """Names and codes that begin with what has been typed."""
         from fitdoctor import catalogue
 
-        keys = [(key, r.summary) for r in catalogue.rules() for key in (r.name, r.code)]
+        keys = [(key, r.summary) for r in catalogue.entries() for key in (r.name, r.code)]
         return [CompletionItem(key, help=text) for key, text in keys if key.lower().startswith(incomplete.lower())]
 
 
@@ -36,7 +36,7 @@ def rule(name: str | None, format_: str) -> None:
     from fitdoctor import catalogue
     from fitdoctor.cli import manual
 
-    rules = [catalogue.find(name)] if name else list(catalogue.rules())
+    rules = [catalogue.find_entry(name)] if name else list(catalogue.entries())
     if format_ == "json":
         click.echo(manual.as_json(rules))
     elif format_ == "markdown":

@@ -16,9 +16,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def test_the_list_names_every_rule(run):
     text = run("rule").stdout
-    for rule in catalogue.rules():
+    for rule in catalogue.entries():
         assert f"{rule.code}  {rule.name}" in text
-    assert f"{len(catalogue.rules())} rules." in text
+    assert f"{len(catalogue.entries())} rules." in text
 
 
 @pytest.mark.parametrize("name", ["LRN001", "lr-too-high", "lrn001"])
@@ -44,16 +44,16 @@ def test_json_holds_options_with_their_meaning(run):
     for name, default in catalogue.find("overfitting").options.items():
         assert rule["options"][name]["default"] == default
         assert rule["options"][name]["doc"]
-    assert len(json.loads(run("rule", "--format", "json").stdout)) == len(catalogue.rules())
+    assert len(json.loads(run("rule", "--format", "json").stdout)) == len(catalogue.entries())
 
 
 def test_every_option_of_every_rule_is_explained():
-    missing = [f"{r.name}: {o}" for r in catalogue.rules() for o, text in manual.option_texts(r).items() if not text]
+    missing = [f"{r.name}: {o}" for r in catalogue.entries() for o, text in manual.option_texts(r).items() if not text]
     assert missing == []
 
 
 def test_the_docs_are_fresh():
-    made = manual.as_markdown(catalogue.rules())
+    made = manual.as_markdown(catalogue.entries())
     assert (DOCS / "rules.md").read_text("utf-8") == made, "run: fitdoctor rule --format markdown > docs/rules.md"
 
 

@@ -1,0 +1,279 @@
+"""The bench on which a training program lies while probes work on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fitdoctor.errors import StateNotRestored
+from fitdoctor.preflight.batches import Batch
+from fitdoctor.preflight.guard import State
+from fitdoctor.preflight.losses import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, LossCall, Spy
+from fitdoctor.preflight.sources import Source
+from fitdoctor.rule import CannotJudge
+from fitdoctor.run import Fact
+
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One forward pass.
+
+    Attributes:
+        output: what the model returned.
+        loss: the loss, a scalar with its graph.
+        spy: what was called on the way.
+    """
+
+    output: Any
+    loss: Tensor
+    spy: Spy
+
+    @property
+    def call(self) -> LossCall | None:
+        """The call of a loss function that the loss consists of; None when there are several or none."""
+        calls = self.spy.losses
+        return calls[0] if len(calls) == 1 else None
+
+
+class Bench:
+    """A training program and its data, with what probes do to them.
+
+    Args:
+        model, criterion, optimizer, scheduler, scaler: the program. The criterion is None for a model that
+            returns its loss.
+        loaders: split -> loader.
+        device: where to run; that of the model when None.
+        loss_of: ``loss_of(model, batch) -> loss`` for programs whose batches mean something else.
+        ids: "groups" or "times" -> split -> one id per example.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: Callable[..., Tensor] | None,
+        optimizer: Optimizer,
+        loaders: Mapping[str, Any],
+        *,
+        scheduler: Any = None,
+        scaler: Any = None,
+        device: torch.device | str | None = None,
+        loss_of: Callable[[nn.Module, Any], Tensor] | None = None,
+        ids: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
+    ) -> None:
+        self.model = model
+        self.criterion = criterion
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.scaler = scaler
+        self.loss_of = loss_of
+        self.ids = ids or {}
+        self.facts: dict[str, Fact] = {}
+        self.deadline: float | None = None
+        self.sources = {
+            split: Source(loader, split, with_criterion=criterion is not None)
+            for split, loader in loaders.items()
+            if loader is not None
+        }
+        first = next(model.parameters(), None)
+        self.device = torch.device(device) if device is not None else first.device if first is not None else "cpu"
+        parts = {
+            "model": model,
+            "criterion": criterion,
+            "optimizer": optimizer,
+            "scheduler": scheduler,
+            "scaler": scaler,
+        }
+        parts["loss_of"] = loss_of
+        self.state = State(
+            {name: part for name, part in parts.items() if part is not None},
+            {f"{split}_loader": s.loader for split, s in self.sources.items()},
+        )
+
+    # --- data ---------------------------------------------------------------------------------------
+
+    @property
+    def train(self) -> Source:
+        """The training split."""
+        return self.sources["train"]
+
+    def batches(self, examples: int, split: str = "train") -> list[Batch]:
+        """Whole batches on the device."""
+        return [self.placed(b) for b in self.sources[split].batches(examples)]
+
+    def batch(self, examples: int, split: str = "train") -> Batch:
+        """The first examples of an epoch, from one batch: at most so many, and at most a batch."""
+        batch = self.sources[split].batches(1)[0]
+        return self.placed(batch.rows(slice(0, examples)) if len(batch) > examples else batch)
+
+    def placed(self, batch: Batch) -> Batch:
+        """A copy of a batch on the device, so that nothing can change the original."""
+        return batch.mapped(lambda t: t.to(self.device, copy=True))
+
+    # --- running ------------------------------------------------------------------------------------
+
+    def run(self, batch: Batch, *, keep_activations: bool = False) -> Pass:
+        """One forward pass in the model's present mode."""
+        spy = Spy(keep_activations)
+        with spy:
+            if self.loss_of is not None:
+                output, loss = None, self.loss_of(self.model, batch.raw)
+            else:
+                args, kwargs = ((), batch.inputs) if isinstance(batch.inputs, dict) else (batch.inputs, {})
+                output = self.model(*args, **kwargs)
+                loss = _own_loss(output) if self.criterion is None else self.criterion(output, batch.target)
+        if not isinstance(loss, Tensor):
+            raise TypeError(f"expected a loss tensor, got {type(loss).__name__}")
+        return Pass(output, loss, spy)
+
+    def output(self, batch: Batch) -> Tensor:
+        """The model's output as one tensor, without a graph.
+
+        Raises:
+            CannotJudge: if the output holds no tensor with a row per example.
+        """
+        with torch.no_grad():
+            done = self.run(batch)
+        found = done.output
+        if done.call is not None and len(done.call.input) == len(batch):
+            found = done.call.input
+        elif not isinstance(found, Tensor):
+            found = getattr(found, "logits", found[0] if isinstance(found, tuple | list) and found else None)
+        if not isinstance(found, Tensor) or not found.ndim or len(found) != len(batch):
+            raise CannotJudge("the model's output holds no tensor with one row per example")
+        return found.detach()
+
+    def rewind(self) -> None:
+        """Everything as it was before the probes began."""
+        self.state.restore()
+
+    def verify(self, who: str) -> None:
+        """Check that everything is as before.
+
+        Raises:
+            StateNotRestored: if not; the message names it.
+        """
+        if changed := self.state.changes():
+            raise StateNotRestored(
+                f"{who} changed what could not be put back: {', '.join(changed[:5])}; make the program anew, and leave "
+                "that out"
+            )
+
+    def fit(
+        self,
+        batches: Sequence[Batch],
+        steps: int,
+        optimizer: Optimizer | None = None,
+        stop: Callable[[int, float, Pass], bool] | None = None,
+    ) -> list[float]:
+        """Train for some steps, cycling over the batches; the loss of each step, before it.
+
+        Args:
+            batches: on the device.
+            steps: at most so many.
+            optimizer: the user's own when None.
+            stop: called with step, loss and pass before the update; True ends it.
+        """
+        optimizer = optimizer or self.optimizer
+        losses: list[float] = []
+        for step in range(steps):
+            self.check_time(f"{step} of {steps} steps")
+            done = self.run(batches[step % len(batches)])
+            loss = float(done.loss.detach())
+            losses.append(loss)
+            if not torch.isfinite(done.loss.detach()) or (stop is not None and stop(step, loss, done)):
+                break
+            optimizer.zero_grad(set_to_none=True)
+            done.loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        return losses
+
+    def adam(self, lr: float) -> Optimizer:
+        """A plain Adam over all trainable parameters: the optimizer that forgives most."""
+        return torch.optim.Adam(list(self.trainable.values()), lr=lr)
+
+    def check_time(self, done: str) -> None:
+        """Give up when the budget is spent.
+
+        Raises:
+            CannotJudge: if it is.
+        """
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise CannotJudge(f"the budget ended after {done}")
+
+    @contextmanager
+    def mode(self, *, training: bool, dropout: bool = True) -> Iterator[None]:
+        """Train or eval mode inside; the guard brings back the rest."""
+        modes = [(m, m.training) for m in self.model.modules()]
+        rates = [(m, m.dropout) for m in self.model.modules() if isinstance(m, nn.RNNBase | nn.MultiheadAttention)]
+        self.model.train(training)
+        if not dropout:
+            for module in self.model.modules():
+                if isinstance(module, DROPOUT):
+                    module.training = False
+            for module, _ in rates:
+                module.dropout = 0.0
+        try:
+            yield
+        finally:
+            for module, was in modes:
+                module.training = was
+            for module, rate in rates:
+                module.dropout = rate
+
+    # --- what the program is --------------------------------------------------------------------------
+
+    @cached_property
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The trainable parameters of the model by name, tied ones once."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @cached_property
+    def first_call(self) -> LossCall | None:
+        """The one loss function that the first batch goes through, without a graph; None when there is not one."""
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                return self.run(self.batch(256)).call
+        except CannotJudge:
+            raise
+        except Exception:
+            return None  # what does not run is the business of the probe program-fails
+        finally:
+            self.rewind()
+
+    @property
+    def task(self) -> str:
+        """What the loss is for: "classes", "binary", "values", or "" when that cannot be told."""
+        call = self.first_call
+        kinds = {"classes": CLASS_LOSSES, "binary": BINARY_LOSSES, "values": VALUE_LOSSES}
+        return "" if call is None else next(kind for kind, names in kinds.items() if call.name in names)
+
+    def labels(self, batch: Batch) -> Tensor | None:
+        """int64[n], one class per example; None where the target is something else."""
+        y = batch.y
+        if y is None or self.task == "values":
+            return None
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        if y.ndim == 2 and y.is_floating_point() and self.task == "classes":
+            y = y.argmax(1)
+        if y.ndim != 1:
+            return None
+        whole = y.long()
+        return whole if bool((whole == y).all()) else None
+
+
+def _own_loss(output: Any) -> Any:
+    if isinstance(output, Mapping):
+        return output.get("loss")
+    return getattr(output, "loss", output[0] if isinstance(output, tuple) and output else output)

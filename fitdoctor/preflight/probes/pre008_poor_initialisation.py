@@ -1,0 +1,109 @@
+"""PRE008 poor-initialisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fitdoctor.finding import Finding
+from fitdoctor.preflight.evidence import HIGH, MEDIUM, WARNING, finding, seen
+from fitdoctor.preflight.probe import Cost, probe
+from fitdoctor.remedies import check_initialisation, shorten_gradient_path
+from fitdoctor.rule import CannotJudge
+
+if TYPE_CHECKING:
+    from fitdoctor.preflight.bench import Bench
+
+
+@probe(
+    "PRE008",
+    "poor-initialisation",
+    cost=Cost(passes=1),
+    explains=[
+        "wrong-initial-loss",
+        "dead-units",
+        "one-batch-not-learned",
+        "input-ignored",
+        "learning-rate-out-of-range",
+        "labels-not-learned",
+    ],
+    since="0.2.0",
+)
+def poor_initialisation(
+    bench: Bench, *, decades: float = 2.0, steady: float = 0.8, layers: int = 4, collapsed: float = 0.01
+) -> Iterator[Finding]:
+    """Signals grow or fade from layer to layer before the first step.
+
+    Why it matters:
+        A constant factor per layer is a power of the depth: early layers get gradients that are thousands of times
+        smaller than those of late ones, or outputs overflow. In the end the output no longer depends on the input.
+
+    How it is measured:
+        One pass of real inputs, with the backward pass. Of all layers with weights but the last, in the order in
+        which they run: root mean square of output and of its gradient, on a line through their logarithms. Their
+        change over the depth must stay below `decades` powers of ten, or go to and fro (rank correlation below
+        `steady`). The last hidden layer must still differ from input to input, by `collapsed` of its size.
+
+    Options:
+        decades: powers of ten between first and last layer.
+        steady: least rank correlation of size and depth.
+        layers: fewest layers.
+        collapsed: spread over inputs relative to size, below which a layer ignores its input.
+
+    When it is wrong:
+        Layers that begin at zero on purpose are left out. Gradients that only shrink matter less under Adam.
+
+    What to do:
+        Initialise for the activation in use, normalise, add residual connections.
+
+    References:
+        Glorot and Bengio 2010; He et al. 2015. PyTorch's default for nn.Linear shrinks signals by 0.41 per
+        ReLU layer: harmless in four layers, fatal in twenty.
+    """
+    from fitdoctor.preflight.layer_scan import decades as change_of
+    from fitdoctor.preflight.layer_scan import scan
+
+    batch = bench.batch(256)
+    if len(batch) < 2:
+        raise CannotJudge("batches of two examples or more are needed")
+    found = [layer for layer in scan(bench, batch).layers[:-1] if layer.rms > 0]
+    if len(found) < layers:
+        raise CannotJudge(f"{len(found)} hidden layers with weights, {layers} are needed")
+    for what, values, word in (
+        ("activation_rms", [x.rms for x in found], "outputs"),
+        ("activation_grad_rms", [x.grad_rms for x in found if x.grad_rms > 0], "gradients"),
+    ):
+        if len(values) < layers:
+            continue
+        change, order = change_of(values)
+        if abs(change) < decades or abs(order) < steady:
+            continue
+        grows = "grow" if (change > 0) == (word == "outputs") else "shrink"
+        where = "layers" if word == "outputs" else "layers on the way back"
+        yield finding(
+            f"{word} {grows} {10 ** abs(change):.2g}-fold over {len(values)} {where}",
+            WARNING,
+            HIGH if abs(change) > 2 * decades else MEDIUM,
+            seen(
+                what,
+                f"{values[0]:.2g} in {found[0].name}, {values[-1]:.2g} in {found[-1].name}",
+                f"within a factor of {10**decades:.0f}",
+                points=tuple(enumerate(values)),
+            ),
+            remedies=[check_initialisation(), shorten_gradient_path()],
+        )
+        return
+    if 0 < found[-1].input_spread < collapsed < found[0].input_spread:
+        spreads = [x.input_spread for x in found]
+        yield finding(
+            f"the last hidden layer differs between inputs by only {found[-1].input_spread:.1e} of its size",
+            WARNING,
+            MEDIUM,
+            seen(
+                "activation_input_spread",
+                f"{spreads[-1]:.2g} in {found[-1].name}",
+                f"{spreads[0]:.2g}, as in the first",
+                points=tuple(enumerate(spreads)),
+            ),
+            remedies=[check_initialisation(), shorten_gradient_path()],
+        )
