@@ -147,3 +147,29 @@ class Finding:
     def onset(self) -> int:
         """The step at which it began."""
         return self.span.first
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the fact, its evidence with the first curve, and the remedies."""
+        from fitdoctor import display
+
+        seen = [
+            f"{display.text(e.signal)}: {display.text(e.observed)}"
+            + (f" <i>(expected {display.text(e.expected)})</i>" if e.expected else "")
+            for e in self.evidence
+        ]
+        first = self.evidence[0] if self.evidence else None
+        remedies = [
+            display.text(r.title) + (display.code(next(iter(r.code.values()))) if r.code else "") for r in self.remedies
+        ]
+        return display.card(
+            f"<b>{display.text(self.rule or 'finding')}</b>: {display.text(self.message)}",
+            [
+                display.small(
+                    f"{display.badge(self.severity)} · {self.confidence} confidence · from step {self.onset:,}"
+                ),
+                display.listed(seen),
+                display.chart([(str(first.signal), first.points)], first.marks) if first else "",
+                display.listed(remedies, ordered=True),
+            ],
+            colour=display.STATES[self.severity],
+        )

@@ -8,14 +8,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from html import escape
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fitdoctor.errors import ReportFormatError
 from fitdoctor.finding import Change, Confidence, Evidence, Finding, Remedy, Severity
 from fitdoctor.layer_maps import LayerMap
 from fitdoctor.run import Fact, Note, Span
-from fitdoctor.signals import QUANTITIES, Quantity, Signal
+from fitdoctor.signals import LOSS, QUANTITIES, Quantity, Signal
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMAT_VERSION = 1
 """Version of the JSON form. 1: first form (0.1.0)."""
@@ -130,20 +132,43 @@ class Report:
             "crashed": status["crashed"],
         }
 
+    def plot(self) -> Figure:
+        """The main curves below each other, what the root cause marks in them, as a matplotlib figure (extra ``plot``).
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+        """
+        from fitdoctor.figures import Panel, draw
+
+        names = dict.fromkeys(c.signal.quantity.name for c in self.curves if c.points)
+        marks = [mark for e in (self.diagnoses[0].root.evidence if self.diagnoses else ()) for mark in e.marks]
+        panels = [
+            Panel(name, [(str(c.signal), c.points) for c in self.curves if c.signal.quantity.name == name], marks)
+            for name in names
+        ]
+        return draw(panels, title=self._headline, unit=str(self.facts.get("step_unit", "step")))
+
+    @property
+    def _headline(self) -> str:
+        root = f": {self.diagnoses[0].root.rule}" if self.diagnoses and self.verdict == "sick" else ""
+        return f"{self.run}: {self.verdict}{root}"
+
     def _repr_html_(self) -> str:
-        """What a notebook shows: the verdict, and each diagnosis with its best remedy."""
-        colours = {"sick": "#b3261e", "healthy": "#1b7f3b", "cannot judge": "#6b6b6b"}
-        rows = []
+        """What a notebook shows: the verdict, the losses, and each diagnosis with its best remedy."""
+        from fitdoctor import display
+
+        told = []
         for d in self.diagnoses:
-            remedy = f"<br>&rarr; {escape(d.root.remedies[0].title)}" if d.root.remedies else ""
-            rows.append(
-                f"<li><b>{escape(d.root.rule)}</b> ({d.root.severity}, {d.root.confidence} confidence, "
-                f"from step {d.root.onset}): {escape(d.root.message)}{remedy}</li>"
-            )
+            remedy = f"<br>&rarr; {display.text(d.root.remedies[0].title)}" if d.root.remedies else ""
+            standing = f"{display.badge(d.root.severity)}, {d.root.confidence} confidence, from step {d.root.onset:,}"
+            told.append(f"<b>{display.text(d.root.rule)}</b> ({standing}): {display.text(d.root.message)}{remedy}")
+        losses = [(str(c.signal), c.points) for c in self.curves if c.signal.quantity == LOSS]
+        marks = [mark for e in (self.diagnoses[0].root.evidence[:1] if self.diagnoses else ()) for mark in e.marks]
         counts = ", ".join(f"{n} {kind}" for kind, n in self.counts.items())
-        return (
-            f'<div><b style="color:{colours[self.verdict]}">{escape(self.verdict)}</b> {escape(self.run)}'
-            f" <small>{counts}</small><ul>{''.join(rows)}</ul></div>"
+        return display.card(
+            f"<b>{display.text(self.run)}</b>: {display.badge(self.verdict)}",
+            [display.listed(told), display.chart(losses, marks), display.small(counts)],
+            colour=display.STATES[self.verdict],
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A `Run` is the only thing that rules see. It is immutable; its arrays are read-o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fitdoctor.signals import Quantity, Signal
+from fitdoctor.signals import LOSS, Quantity, Signal
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -216,6 +218,46 @@ class Run:
     def with_facts(self, **facts: Fact) -> Run:
         """The same run with more, or other, facts."""
         return replace(self, facts={**self.facts, **facts})
+
+    def plot(self, quantity: str = "loss", *, log: bool | None = None) -> Figure:
+        """All series of a quantity over the steps, as a matplotlib figure (extra ``plot``).
+
+        Args:
+            quantity: its name, such as "loss" or "grad_norm".
+            log: a logarithmic axis; decided by the values when left out.
+
+        Raises:
+            ValueError: if the run has no such series.
+            ImportError: if matplotlib is not installed.
+        """
+        from fitdoctor.figures import Panel, draw
+
+        found = [s for s in self.series if s.signal.quantity.name == quantity and len(s)]
+        if not found:
+            has = ", ".join(dict.fromkeys(s.signal.quantity.name for s in self.series if len(s))) or "nothing"
+            raise ValueError(f"run {self.name!r} has no {quantity!r} to plot; it has {has}")
+        curves = [(str(s.signal), thin(s, 2000)) for s in found]
+        return draw([Panel(quantity, curves, log=log)], title=self.name, unit=self.step_unit)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the main curve, and what was logged."""
+        from fitdoctor import display
+
+        losses = [s for s in self.series if s.signal.quantity == LOSS and not s.signal.layer and len(s)]
+        counts = Counter(str(s.signal) for s in self.series if len(s) and not s.signal.layer)
+        layers = Counter(s.signal.quantity.name for s in self.series if len(s) and s.signal.layer)
+        told = [display.text(name) for name in counts]
+        told += [f"{display.text(name)} of {n} layers or parts" for name, n in layers.items()]
+        about = f"{self.step_unit}s {self.steps}" if self.steps else "no measurements"
+        blocks = [
+            display.small(f"{display.text(about)} · {display.text(self.source or 'live')}"),
+            display.chart([(str(s.signal), thin(s)) for s in losses]),
+            f"<div>{', '.join(told)}</div>",
+            display.listed(display.text(n.text) for n in self.notes[:5]),
+        ]
+        if self.unmapped:
+            blocks.append(display.small(f"{len(self.unmapped)} tags not understood"))
+        return display.card(f"<b>{display.text(self.name)}</b>", blocks)
 
     def to_frame(self) -> pd.DataFrame:
         """All series as one table: index = step, one column per signal (and per cadence where two exist)."""
