@@ -118,7 +118,9 @@ def _by_accuracy(run: Run, curve: Curve, accuracy: Curve, gain: float) -> Iterat
     chance = chance_accuracy(run)
     base = chance if chance is not None else start
     step = gain * (1 - base)
-    guessing = best < base + max(2 * step, 3 * accuracy.noise) and level < base + max(step, accuracy.noise)
+    # Three standard errors of a median of k values: batches of two samples scatter by a third, their median does not.
+    slack = accuracy.noise * min(1.0, 3 * 1.25 / math.sqrt(len(accuracy.tail(0.5))))
+    guessing = best < base + max(2 * step, 3 * accuracy.noise) and level < base + max(step, slack)
     if chance is None and not _guessing(curve, level):
         guessing = False
     if not guessing:
