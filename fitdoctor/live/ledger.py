@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fitdoctor.live.activations import first_tensor
 from fitdoctor.live.layers import parameter_names
+from fitdoctor.live.taps import Tap, listen
 from fitdoctor.live.transport import Row
 from fitdoctor.live.watched import Watched
 from fitdoctor.run import Fact
@@ -120,6 +121,7 @@ class Ledger:
         self._watched = watched
         self._resumed = resumed
         self._first_step = True
+        self._used = Tap("the use of an evaluation", self.note_backward)
         self._modal: dict[int, _Modal] = {}
         self._losses, self._outputs = Graphs(), Graphs()
         self._eval_mode: float | None = None
@@ -203,10 +205,11 @@ class Ledger:
         """A forward pass has built a graph."""
         if self._pending and not module.training:
             tensor = first_tensor(output)
-            if tensor is not None and id(module) in self._pending:
+            if tensor is not None and tensor.requires_grad and id(module) in self._pending:
                 self._pending[id(module)].outputs.follow(tensor)
+                listen(tensor, self._used)  # the loss may be one that nobody watches
 
-    def note_backward(self) -> None:
+    def note_backward(self, gradient: Tensor | None = None) -> None:
         """A backward pass begins: what ran before it in eval mode was run for its gradient."""
         self.evaluating = False
         for pending in self._pending.values():

@@ -70,10 +70,10 @@ def eval_mode_in_training(run: Run, *, share: float = 0.5, least: int = 3) -> It
 
 def _finding(run: Run, mode: Series, span: Span, count: int, dropout: int, norms: int) -> Finding:
     severity, harmed = severity_by_harm(run)
-    what = " and ".join(f"{n} {name} layers" for n, name in ((dropout, "dropout"), (norms, "batch norm")) if n)
+    what = ", ".join(f"{n} {name}" for n, name in ((dropout, "dropout"), (norms, "batch norm")) if n)
     since = "" if span.first <= mode.span.first else f" from {place(run, span.first)} on"
     return Finding(
-        message=f"{count} measured training steps ran in eval mode{since}; the model has {what}"[:100],
+        message=f"{count} measured training steps ran in eval mode{since} (layers: {what})"[:100],
         severity=severity,
         confidence=Confidence.HIGH if since else Confidence.MEDIUM,
         span=span,
