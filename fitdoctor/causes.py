@@ -116,17 +116,18 @@ def direct(explains: Edges) -> dict[str, list[str]]:
 def mermaid(rules: Iterable[Rule]) -> str:
     """The graph as a Mermaid flow chart, a box per family."""
     listed = list(rules)
-    explains = {r.name: r.explains for r in listed}
-    families: dict[str, list[str]] = defaultdict(list)
-    arrows = direct(explains)
+    code = {r.name: r.code for r in listed}  # names such as retained-graph hold words of Mermaid's own
+    arrows = direct({r.name: r.explains for r in listed})
     drawn = {name for cause, effects in arrows.items() if effects for name in (cause, *effects)}
+    families: dict[str, list[str]] = defaultdict(list)
     for rule in listed:
         if rule.name in drawn:
             families[rule.family].append(rule.name)
     lines = ["flowchart LR"]
     for family, names in families.items():
-        lines += [f'  subgraph {family}["{family.replace("_", " ")}"]', *(f"    {name}" for name in names), "  end"]
-    lines += [f"  {cause} --> {effect}" for cause, effects in arrows.items() for effect in effects]
+        lines.append(f'  subgraph {family}_rules["{family.replace("_", " ")}"]')
+        lines += [*(f'    {code[name]}["{name}"]' for name in names), "  end"]
+    lines += [f"  {code[cause]} --> {code[effect]}" for cause, effects in arrows.items() for effect in effects]
     return "\n".join(lines) + "\n"
 
 

@@ -42,6 +42,7 @@ def log(tmp_path: Path) -> str:
         ["--help"],
         ["--version"],
         ["analyze", "--help"],
+        ["compare", "--help"],
         ["rule", "--help"],
         ["signals", "--help"],
         ["watch", "--help"],
@@ -59,11 +60,18 @@ def test_analyze_loads_no_framework(log: str, format_: str):
     assert loaded_by(["analyze", log, "--format", format_], (*FRAMEWORKS, "rich.markdown")) == ""
 
 
+@pytest.mark.parametrize("format_", ["terminal", "json", "markdown"])
+def test_compare_loads_no_framework(log: str, format_: str):
+    assert loaded_by(["compare", log, log, "--format", format_], FRAMEWORKS) == ""
+
+
 def test_watch_loads_no_framework(log: str):
     assert loaded_by(["watch", log, "--once"], FRAMEWORKS) == ""
 
 
-@pytest.mark.parametrize("arguments", [["rule"], ["rule", "overfitting"], ["rule", "PRE005"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["rule"], ["rule", "overfitting"], ["rule", "PRE005"], ["rule", "--format", "causes"]], ids=" ".join
+)
 def test_rule_loads_no_framework(arguments: list[str]):
     assert loaded_by(arguments, FRAMEWORKS) == ""
 

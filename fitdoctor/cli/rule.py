@@ -26,10 +26,10 @@ class RuleName(click.ParamType[Any]):
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["terminal", "json", "markdown"]),
+    type=click.Choice(["terminal", "json", "markdown", "causes"]),
     default="terminal",
     show_default=True,
-    help="What to write.",
+    help="What to write; causes is the page that draws which rule accounts for which.",
 )
 def rule(name: str | None, format_: str) -> None:
     """List the rules, or show the manual page of the one with that CODE or NAME."""
@@ -39,6 +39,10 @@ def rule(name: str | None, format_: str) -> None:
     rules = [catalogue.find_entry(name)] if name else list(catalogue.entries())
     if format_ == "json":
         click.echo(manual.as_json(rules))
+    elif format_ == "causes":
+        from fitdoctor import causes
+
+        click.echo(causes.page(catalogue.rules()), nl=False)
     elif format_ == "markdown":
         click.echo(manual.as_markdown(rules), nl=False)
     else:
