@@ -93,7 +93,7 @@ def loop(
                     loss = criterion(out, labels)
                     total = total + (loss if keep == "losses" else loss.item())
                     kept += [out] if keep == "outputs" else []
-            monitor.log(val_loss=float(total) / 6)
+            monitor.log(val_loss=(total.item() if isinstance(total, Tensor) else total) / 6)
     return monitor.run
 
 
