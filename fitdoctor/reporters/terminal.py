@@ -116,6 +116,11 @@ def _diagnosis(page: Page, report: Report, diagnosis: Diagnosis, *, leading: boo
         page.gap()
         page.write(("What to do", "bold"), first="  ")
         _remedies(page, report, root.remedies, verbose=verbose)
+    if root.ruled_out:
+        page.gap()
+        page.write(("What does not suit this run", "bold"), first="  ")
+        for line in root.ruled_out:
+            page.write(one_line(line), first="  - ")
 
 
 def _one_finding(page: Page, report: Report, finding: Finding) -> None:

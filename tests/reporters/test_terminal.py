@@ -196,3 +196,12 @@ class TestTable:
     def test_a_pipe_gets_whole_names(self, sick: Report, healthy: Report):
         name = "a-very-long-name/" * 12
         assert name in shown(replace(healthy, run=name), healthy)
+
+
+def test_what_does_not_suit_a_run_is_said_with_the_reason(sick: Report) -> None:
+    lead = sick.diagnoses[0]
+    against = "use a smaller model: the training loss itself is high"
+    told = replace(sick, diagnoses=(replace(lead, root=replace(lead.root, ruled_out=(against,))), *sick.diagnoses[1:]))
+    out = io.StringIO()
+    terminal.show(told, Console(file=out, width=100))
+    assert f"  What does not suit this run\n  - {against}\n" in out.getvalue()
