@@ -87,7 +87,7 @@ def _draw(axis: Axes, panel: Panel) -> None:
         bad = [s for s, v in points if not math.isfinite(v)]
         if bad:
             top = axis.get_xaxis_transform()
-            axis.plot(bad, [0.97] * len(bad), "x", color=line.get_color(), transform=top, clip_on=False)
+            axis.plot(bad, [0.97] * len(bad), "x", markersize=4, color=line.get_color(), transform=top, clip_on=False)
     for step, label in panel.marks:
         axis.axvline(step, color="0.5", linestyle=":", linewidth=1)
         axis.annotate(

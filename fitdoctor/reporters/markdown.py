@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from fitdoctor.finding import Evidence, Finding, Remedy
 from fitdoctor.report import Diagnosis, Report
 from fitdoctor.reporters import wording
-from fitdoctor.reporters.chart import sparkline
+from fitdoctor.reporters.chart import number, sparkline
 from fitdoctor.reporters.harmless import one_line, several_lines
 
 MOST_ROWS = 50
@@ -17,6 +17,9 @@ MOST_ROWS = 50
 
 MOST_IN_FULL = 10
 """Sick runs with a section of their own, for the same reason."""
+
+LONGEST = 60_000
+"""Characters after which no further section begins."""
 
 _SYMBOLS = {"error": "❌", "warning": "⚠️", "note": "ℹ️", "healthy": "✅", "cannot judge": "❔"}
 
@@ -40,11 +43,17 @@ def render(reports: Iterable[Report]) -> str:
     ]
     if len(ranked) > MOST_ROWS:
         lines += ["", f"{len(ranked) - MOST_ROWS} more runs are left out of this table."]
-    sick = [r for r in ranked if r.verdict == "sick"]
-    for report in sick[:MOST_IN_FULL]:
-        lines += ["", *_section(report)]
-    if len(sick) > MOST_IN_FULL:
-        lines += ["", f"{len(sick) - MOST_IN_FULL} more sick runs are not shown whole."]
+    left = [r for r in ranked if r.verdict == "sick"]
+    room = LONGEST - sum(len(line) + 1 for line in lines)
+    for report in left[:MOST_IN_FULL]:
+        section = ["", *_section(report)]
+        room -= sum(len(line) + 1 for line in section)
+        if room < 0:
+            break
+        lines += section
+        left = left[1:]
+    if left:
+        lines += ["", f"{len(left)} more sick {'run is' if len(left) == 1 else 'runs are'} not shown whole."]
     return "\n".join(lines) + "\n"
 
 
@@ -127,6 +136,8 @@ def _section(report: Report) -> list[str]:
     harmful, notes = wording.severity_first(report.diagnoses)
     for diagnosis in harmful:
         lines += ["", *_diagnosis(report, diagnosis)]
+    if not harmful:
+        lines += ["", *(_curve(c) for c in report.curves if c.points)]
     if report.verdict == "cannot judge":
         lines += ["", "**What is missing**", ""]
         lines += [f"- {prose(why)} (keeps out {', '.join(names)})" for why, names in wording.to_log(report)]
@@ -159,6 +170,11 @@ def _diagnosis(report: Report, diagnosis: Diagnosis) -> list[str]:
 
 def _finding_item(report: Report, finding: Finding) -> str:
     return f"- **{literal(finding.rule)}**: {prose(finding.message)}{wording.onset(report, finding)}"
+
+
+def _curve(curve: Evidence) -> str:
+    first, last = (number(curve.points[i][1]) for i in (0, -1))
+    return f"- `{sparkline(curve.points, 24)}` {literal(str(curve.signal))}: {first} to {last}"
 
 
 def _evidence(evidence: Evidence) -> str:

@@ -85,7 +85,7 @@ def sheet(report: Report) -> Json:
         "diagnoses": [_diagnosis(report, d) for d in harmful],
         "notes": [_finding(report, d.root) for d in notes],
         "panels": _panels(report, harmful[0].root if harmful else None),
-        "layers": [_layers(m) for m in report.layers],
+        "layers": [_layers(m) for m in _telling_first(report.layers, harmful)],
         "missing": _groups(wording.to_log(report)),
         "skipped": _groups(wording.skipped_by_reason([report])),
         "ignored": _groups(wording.ignored_by_reason(report)),
@@ -215,6 +215,12 @@ def _layers(m: LayerMap) -> Json:
         "values": [[_json(v) for v in line] for line in m.values],
         "log": bool(finite) and is_log([(0, abs(v)) for v in finite if v]) and min(finite) >= 0,
     }
+
+
+def _telling_first(maps: Sequence[LayerMap], harmful: Sequence[Diagnosis]) -> list[LayerMap]:
+    """The maps of what the root causes rest on, then the others."""
+    named = [e.signal.quantity for d in harmful for e in d.root.evidence if e.signal.layer]
+    return sorted(maps, key=lambda m: named.index(m.quantity) if m.quantity in named else len(named))
 
 
 def _groups(groups: Sequence[tuple[str, list[str]]]) -> list[list[Any]]:

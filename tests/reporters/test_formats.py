@@ -150,6 +150,19 @@ class TestMarkdown:
         rows = [line for line in lines if line.startswith("| ") and "`runs/" in line]
         assert [row.split("`")[1] for row in rows] == ["runs/lr1", "runs/short", "runs/good"]
 
+    def test_a_healthy_run_shows_its_curves(self, healthy: Report):
+        assert "\n- `█▆▃▁` val loss: 2 to 0.5\n" in markdown.render([healthy])
+
+    def test_it_fits_into_a_comment(self, sick: Report):
+        """GitHub refuses a comment of more than 65,536 characters; nine tenths of one section are code here."""
+        finding = sick.diagnoses[0].root
+        long = replace(finding.remedies[0], code={"pytorch": "x = 1\n" * 2000})
+        wordy = replace(sick.diagnoses[0], root=replace(finding, remedies=(long,)))
+        text = markdown.render([replace(sick, run=f"r{i}", diagnoses=(wordy,)) for i in range(12)])
+        assert len(text) < 65_536
+        assert text.count("### ❌") == 3
+        assert "9 more sick runs are not shown whole." in text
+
     def test_a_long_table_is_cut_and_says_so(self, sick: Report):
         text = markdown.render([replace(sick, run=f"r{i}") for i in range(80)])
         assert "30 more runs are left out of this table." in text

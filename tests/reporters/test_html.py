@@ -221,6 +221,17 @@ class TestSheet:
         assert (row(healthy)["root"], row(healthy)["val_loss"]) == ("", 0.5)
 
 
+    def test_the_layer_maps_of_the_evidence_come_first(self, sick: Report):
+        steps = [0, 1]
+        series = [Series(Signal(q, layer=x), steps, [1.0, 2.0]) for q in (GRAD_NORM, UPDATE_RATIO) for x in "ab"]
+        maps = layer_maps(Run("r", tuple(series)))
+        root = sick.diagnoses[0].root
+        layered = replace(root.evidence[0], signal=Signal(UPDATE_RATIO, layer="a"))
+        diagnosis = replace(sick.diagnoses[0], root=replace(root, evidence=(*root.evidence, layered)))
+        found = sheet(replace(sick, layers=maps, diagnoses=(diagnosis,)))
+        assert [m["quantity"] for m in found["layers"]] == ["update_ratio", "grad_norm"]
+
+
 class TestLayerMaps:
     def run(self, **layers: list[float]) -> Run:
         return Run("r", tuple(Series(Signal(GRAD_NORM, layer=k), np.arange(len(v)), v) for k, v in layers.items()))

@@ -11,7 +11,8 @@ const BOTTOM = 20;
 
 /**
  * A figure of one panel: {title, curves: [{label, split, x, y}], marks: [[step, label]], log}.
- * `about`: {unit, perEpoch, key, height, span} where span is the first and last step of the axis.
+ * `about`: {unit, perEpoch, key, height, span, bare, noTable}: span is the first and last step of the axis, and a
+ * bare chart stands where its title has been said.
  */
 export function chart(panel, about) {
   const curves = panel.curves.map((c, i) => ({ ...c, y: values(c), style: styleOf(panel.curves, i) }));
@@ -75,8 +76,8 @@ export function chart(panel, about) {
     current = pointAt(next);
   });
   return el("figure", { class: "chart" },
-    el("figcaption", {},
-      el("span", { class: "chart-title" }, panel.title, panel.log ? el("small", {}, " log scale") : null),
+    about.bare ? null : el("figcaption", {},
+      el("span", { class: "chart-title" }, panel.title, makeScale(curves.flatMap((c) => c.y), panel.log).log ? el("small", {}, " log scale") : null),
       curves.length > 1 || curves[0]?.label.includes(" ") ? legend(curves) : null),
     readout,
     plot,
@@ -127,6 +128,7 @@ function picture(panel, curves, [first, last], width, height) {
   const down = height - TOP - BOTTOM;
   const x = (s) => LEFT + (last > first ? (Math.min(Math.max(s, first), last) - first) / (last - first) : 0.5) * across;
   const y = (v) => TOP + (1 - (0.03 + 0.94 * scale.place(v))) * down;
+  const odd = curves.find((c) => c.y.some((v) => !Number.isFinite(v))); // one label will do for all
   const over = svg("g", { class: "crosshair" });
   const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true", focusable: "false" },
     ticks(scale, 3).map((v) => svg("g", { class: "tick" },
@@ -134,7 +136,7 @@ function picture(panel, curves, [first, last], width, height) {
       svg("text", { x: LEFT - 6, y: y(v) + 4, "text-anchor": "end" }, number(v)))),
     stepTicks(first, last, across).map((s) => svg("text", { class: "step", x: x(s), y: height - 5, "text-anchor": "middle" }, count(s))),
     marksOf(panel.marks, x, width, height),
-    curves.map((c) => lineOf(c, x, y)),
+    curves.map((c) => lineOf(c, x, y, c === odd)),
     over);
   return {
     node,
@@ -152,7 +154,7 @@ function stepTicks(first, last, across) {
   return ticks(scale, Math.max(2, Math.round(across / 110))).filter((s) => Number.isInteger(s));
 }
 
-function lineOf(curve, x, y) {
+function lineOf(curve, x, y, named) {
   let path = "";
   let pen = false;
   let run = 0;
@@ -172,7 +174,7 @@ function lineOf(curve, x, y) {
     const alone = run === 1 && !Number.isFinite(curve.y[i + 1]);
     if (alone || curve.y.length <= 12) dots.push(svg("circle", { class: `dot ${curve.style}`, cx: px, cy: py, r: 2.5 }));
   });
-  return svg("g", {}, svg("path", { class: `curve ${curve.style}`, d: path }), dots, stretches(bad).map(([a, b]) => notFinite(x(curve.x[a]), x(curve.x[b]), TOP - 6)));
+  return svg("g", {}, svg("path", { class: `curve ${curve.style}`, d: path }), dots, stretches(bad).map(([a, b], i) => notFinite(x(curve.x[a]), x(curve.x[b]), TOP - 6, named && i === 0)));
 }
 
 /** First and last of each stretch of consecutive indices. */
@@ -187,11 +189,11 @@ function stretches(indices) {
 }
 
 /** What was not finite, above the curve: a cross, or a bar with one at its beginning. */
-function notFinite(from, to, y) {
+function notFinite(from, to, y, named) {
   return svg("g", { class: "bad" },
     svg("text", { x: from, y: y + 4.5, "text-anchor": "middle" }, "×"),
     to - from > 5 ? svg("line", { x1: from, x2: to, y1: y, y2: y }) : null,
-    to - from > 90 ? svg("text", { class: "bad-label", x: to, y: y - 3, "text-anchor": "end" }, "not finite") : null);
+    named && to - from > 90 ? svg("text", { class: "bad-label", x: to, y: y - 3, "text-anchor": "end" }, "not finite") : null);
 }
 
 /** Vertical lines with labels; a label goes to the side that has room, and below another that is in its way. */

@@ -32,8 +32,10 @@ export function compareView(context) {
     const order = context.state.order ?? "verdict";
     const rows = sorted(context.rows().filter((r) => picked.has(r.run)), order);
     title.textContent = `${plural(rows.length, "run")} side by side`;
-    fillHead(head, order, context, COMPARED, "order");
-    body.replaceChildren(...rows.map((r) => comparedLine(r, context)));
+    // A column that no run fills would only push the others aside.
+    const columns = COMPARED.filter(([name]) => rows.some((r) => r[name] !== null && r[name] !== undefined && r[name] !== ""));
+    fillHead(head, order, context, columns, "order");
+    body.replaceChildren(...rows.map((r) => comparedLine(r, columns, context)));
     const names = [...picked].slice(0, MOST_CURVES);
     const sheets = (await Promise.all(names.map((n) => context.sheet(n)))).filter(Boolean);
     const now = JSON.stringify(sheets.map((s) => [s.row.run, s.row.version ?? 0]));
@@ -45,17 +47,17 @@ export function compareView(context) {
   return { node, update };
 }
 
-function comparedLine(row, context) {
-  return el("tr", {},
-    el("th", { scope: "row", class: "run" }, context.link({ run: row.run, view: null }, el("bdi", {}, row.run))),
-    el("td", {}, row.verdict ? badge(row.verdict, row.severity) : "waiting"),
-    el("td", {}, row.root),
-    el("td", {}, row.onset_words),
-    el("td", { class: "number" }, row.steps === null || row.steps === undefined ? "–" : count(row.steps)),
-    [row.train_loss, row.val_loss, row.accuracy, row.lr, row.grad_norm].map((v) => el("td", { class: "number" }, number(v))),
-    el("td", {}, row.optimizer ?? ""),
-    el("td", { class: "number" }, row.batch_size === null || row.batch_size === undefined ? "" : String(row.batch_size)),
-    el("td", {}, row.schedule ?? ""));
+function comparedLine(row, columns, context) {
+  const special = {
+    run: () => el("th", { scope: "row", class: "run" }, context.link({ run: row.run, view: null }, el("bdi", {}, row.run))),
+    verdict: () => el("td", {}, row.verdict ? badge(row.verdict, row.severity) : "waiting"),
+    onset: () => el("td", {}, row.onset_words),
+    steps: () => el("td", { class: "number" }, row.steps === null || row.steps === undefined ? "–" : count(row.steps)),
+    schedule: () => el("td", { class: "schedule" }, row.schedule ?? ""),
+    root: () => el("td", {}, row.root ?? ""),
+    optimizer: () => el("td", {}, row.optimizer ?? ""),
+  };
+  return el("tr", {}, columns.map(([name]) => (special[name] ?? (() => el("td", { class: "number" }, number(row[name]))))()));
 }
 
 /** One chart per curve that two or more of the runs have. */
@@ -69,6 +71,7 @@ function common(sheets) {
         own.add(c.label);
         const entry = curves.get(c.label) ?? { log: false, curves: [] };
         entry.log ||= panel.log;
+        entry.title ??= c.label.includes(" ") ? c.label : panel.title;
         entry.curves.push({ ...c, label: sheet.row.run, hue });
         curves.set(c.label, entry);
       }
@@ -79,7 +82,7 @@ function common(sheets) {
     .filter(([, entry]) => entry.curves.length > 1)
     .map(([label, entry]) => {
       const ends = entry.curves.flatMap((c) => [c.x[0], c.x[c.x.length - 1]]);
-      return chart({ title: label, curves: entry.curves, marks: [], log: entry.log },
+      return chart({ title: entry.title, curves: entry.curves, marks: [], log: entry.log },
         { unit, key: `compare/${label}`, height: 200, span: [Math.min(...ends), Math.max(...ends)] });
     });
 }

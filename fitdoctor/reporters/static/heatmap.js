@@ -27,14 +27,14 @@ export function heatMaps(maps, about, chosen, choose) {
     el("div", { class: "section-head" },
       el("h2", { id: "fd-layers-title" }, "Layer by step"),
       el("label", { for: "fd-layer" }, "show "), select),
-    el("p", { class: "quiet" }, map.doc),
+    el("p", { class: "quiet" }, map.doc, map.spans.some(([a, b]) => b > a) ? ` A cell shows the value of largest magnitude in its stretch of ${about.unit}s.` : ""),
     heatMap(map, about));
 }
 
 function heatMap(map, about) {
   const cells = map.values.map((line) => line.map(asNumber));
   const flat = cells.flat().filter((v) => v !== null);
-  const scale = makeScale(map.log ? flat.filter((v) => v > 0) : flat, map.log);
+  const scale = makeScale(flat, map.log);
   const columns = map.spans.length;
   const rows = map.layers.length;
   const tall = rows > 48 ? Math.max(4, Math.floor(620 / rows)) : rows > 24 ? 14 : 20;
@@ -107,7 +107,7 @@ function paintCells(canvas, cells, scale, width, height) {
     for (let c = 0; c < columns; c++) {
       const v = cells[r][c];
       if (v === null) continue;
-      pen.fillStyle = Number.isFinite(v) ? colour(scale.log && v <= 0 ? 0 : scale.place(v)) : BAD;
+      pen.fillStyle = Number.isFinite(v) ? colour(scale.place(v)) : BAD;
       const x = Math.round((c * canvas.width) / columns);
       const y = Math.round((r * canvas.height) / rows);
       const gap = canvas.height / rows > 8 * ratio ? Math.round(ratio) : 0;
@@ -125,7 +125,7 @@ function ramp(scale, flat) {
   }
   const bad = flat.some((v) => !Number.isFinite(v));
   return el("p", { class: "ramp-line" },
-    el("span", {}, number(scale.low)), bar, el("span", {}, number(scale.high)),
+    el("span", {}, flat.some((v) => v < scale.low) ? "≤ " : "", number(scale.low)), bar, el("span", {}, number(scale.high)),
     scale.log ? el("small", {}, "log scale") : null,
     bad ? el("span", { class: "key" }, el("span", { class: "swatch bad", "aria-hidden": "true" }), "not finite") : null);
 }

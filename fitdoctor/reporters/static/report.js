@@ -16,7 +16,7 @@ export function badge(verdict, severity) {
 /** The page of one run. `context`: {state, go, back, copyLink}. */
 export function runView(sheet, context) {
   const { row } = sheet;
-  const about = { unit: row.unit, perEpoch: sheet.per_epoch, key: row.run, span: spanOf(sheet.panels) };
+  const about = { unit: row.unit, perEpoch: sheet.per_epoch, key: row.run, span: spanOf(sheet.panels), shown: new Set(sheet.panels.flatMap((p) => p.curves.map((c) => c.label))) };
   const [verdict, reason] = sheet.headline;
   return el("article", { class: "run", "aria-labelledby": "fd-title" },
     el("header", {},
@@ -77,13 +77,14 @@ function standing(f) {
 }
 
 function evidence(e, about) {
-  const drawing = e.curves.length ? chart({ title: e.label, curves: e.curves, marks: e.marks, log: e.log }, { ...about, span: undefined, height: 110 }) : null;
+  const drawing = e.curves.length ? chart({ title: e.label, curves: e.curves, marks: e.marks, log: e.log }, { ...about, span: undefined, height: 100, noTable: true, bare: true }) : null;
   return el("div", { class: "evidence" },
     el("dl", {},
       el("dt", {}, e.label),
       e.observed ? el("dd", {}, prose(e.observed)) : null,
       e.expected ? [el("dt", { class: "quiet" }, "expected"), el("dd", { class: "quiet" }, prose(e.expected))] : null),
-    drawing ? fold(`${about.key}/chart`, `Chart of ${e.label}`, () => drawing) : null);
+    // What the panels beside do not show is shown here; the rest can be unfolded.
+    drawing && !about.shown.has(e.label) ? drawing : drawing ? fold(`${about.key}/chart`, `Chart of ${e.label}`, () => drawing) : null);
 }
 
 function remedy(r, place, key) {

@@ -81,10 +81,10 @@ function fillVerdicts(box, rows, context) {
   const buttons = ["sick", "healthy", "cannot judge"].map((verdict) => {
     const n = rows.filter((r) => r.verdict === verdict).length;
     const on = context.state.verdict === verdict;
-    return el("button", {
+    return n || on ? el("button", {
       type: "button", class: `badge ${verdict === "cannot judge" ? "unknown" : verdict}`, "aria-pressed": String(on),
       onclick: () => context.go({ verdict: on ? null : verdict, page: null }),
-    }, `${count(n)} ${verdict === "cannot judge" && n !== 1 ? "cannot be judged" : verdict === "cannot judge" ? "cannot be judged" : verdict}`);
+    }, `${count(n)} ${verdict === "cannot judge" ? "cannot be judged" : verdict}`) : "";
   });
   keepFocus(box, () => box.replaceChildren(...buttons));
 }

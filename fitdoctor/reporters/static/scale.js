@@ -2,21 +2,24 @@
 
 import { asNumber } from "./format.js";
 
-/** Maps values to 0..1; on a log axis where asked and all values allow it. */
+/** Maps values to 0..1; on a log axis where asked and no value is negative. Zeros lie at its lower end then. */
 export function makeScale(values, log) {
   let low = Infinity;
   let high = -Infinity;
+  let positive = Infinity;
   for (const v of values) {
     if (v === null || !Number.isFinite(v)) continue;
     if (v < low) low = v;
     if (v > high) high = v;
+    if (v > 0 && v < positive) positive = v;
   }
   if (low > high) low = high = 0;
-  const logarithmic = Boolean(log) && low > 0;
+  const logarithmic = Boolean(log) && low >= 0 && high > 0;
+  if (logarithmic) low = positive;
   const f = logarithmic ? Math.log10 : (v) => v / 2; // halved: the difference of two huge numbers may overflow
   const a = f(low);
   const b = f(high);
-  const place = (v) => (b > a ? (f(v) - a) / (b - a) : 0.5);
+  const place = (v) => (b > a ? (logarithmic && v <= 0 ? 0 : (f(v) - a) / (b - a)) : 0.5);
   return { low, high, log: logarithmic, place };
 }
 
