@@ -21,13 +21,14 @@ class Digest:
 
     Args:
         history: receives the measurements.
+        scale: loss scale as training begins, None where there is none.
     """
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, scale: float | None = None) -> None:
         self.history = history
         self.nonfinite = NonFiniteWatch()
         self.skipped = 0
-        self._scale: float | None = None
+        self._scale = scale
         self._flagged = False
         self._signals: deque[tuple[float, float]] = deque(maxlen=_NOISE_WINDOW)
 

@@ -13,6 +13,7 @@ from fitdoctor.live.history import History
 from fitdoctor.live.layers import parameter_names
 from fitdoctor.live.nonfinite import NonFinite
 from fitdoctor.live.ranks import ranks_of
+from fitdoctor.live.scaling import LossScale
 from fitdoctor.live.sinks import EventFile, Facts, Point, Vector
 from fitdoctor.live.transport import Transport
 from fitdoctor.live.watched import Watched
@@ -40,7 +41,7 @@ class Intake:
     def __init__(self, watched: Watched, logdir: Path | None, *, probes_val: bool = False) -> None:
         self.transport = Transport()
         self.history = History()
-        self._digest = Digest(self.history)
+        self._digest = Digest(self.history, LossScale(watched.scaler).begin())
         self._ranks = ranks_of(_trained(watched))
         self.alone = self._ranks is None
         self.leads = self._ranks is None or self._ranks.leads

@@ -149,6 +149,8 @@ class Loop:
             return
         if self._ledger.note_training(module):
             self._start_over()
+        if self._now.thrown_away(self._zero_grad_calls()):
+            self._try_again(keep_last=False)
         now = self._now
         if self._scale.used and now.backwards and (now.bad or now.backwards % _ATTEMPTS == 0):
             self.note_attempt()
@@ -191,6 +193,16 @@ class Loop:
         now.bad = False
         self._transport.add(row)
         self.after_row(row)
+
+    def _try_again(self, *, keep_last: bool) -> None:
+        """The gradients of this step were thrown away, as after an overflow: what was measured goes with them."""
+        now = self._now
+        if now.bad or now.attempts % _ATTEMPTS == _ATTEMPTS - 1:
+            self.note_attempt()
+        self._now = now.again(keep_last=keep_last)
+        self._interrupted = True
+        if self._record and self._activations is not None:
+            self._activations.start()
 
     def _start_over(self) -> None:
         """What ran since the step before was an evaluation with gradients: forget it."""
@@ -296,7 +308,11 @@ class Loop:
         if self._paused:
             return
         began = time.perf_counter()
+        zeroed = self._zero_grad_calls()
+        if self._now.thrown_away(zeroed):
+            self._try_again(keep_last=True)
         now = self._now
+        now.zeroed, now.stepped = zeroed, sum(now.steps.values())
         now.backwards += 1
         self._ledger.note_backward()
         if self._record and now.backwards <= _LEFTOVERS:
@@ -337,7 +353,10 @@ class Loop:
         """An optimizer is about to step."""
         if optimizer is self._clock:
             self._ledger.before_step()
-        if not self._record or self._paused or id(optimizer) in self._now.steps:
+        if not self._tick or self._paused:
+            return
+        self._now.stepping = True
+        if not self._record or id(optimizer) in self._now.steps:
             return
         began = time.perf_counter()
         self._recorders[id(optimizer)].before_step()
@@ -349,10 +368,11 @@ class Loop:
             return
         began = time.perf_counter()
         now = self._now
-        if self._gradient:
+        if self._tick:
+            now.stepping = False
             done = now.steps.get(id(optimizer), 0)
             now.steps[id(optimizer)] = done + 1
-            if not done:  # of several steps between two of the clock, the first is measured
+            if self._gradient and not done:  # of several steps between two of the clock, the first is measured
                 self._recorders[id(optimizer)].after_step(now.row, found_inf=getattr(optimizer, "found_inf", None))
         if optimizer is self._clock:
             self._clock_stepped(began)

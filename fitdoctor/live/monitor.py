@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ from fitdoctor.live.transport import Row
 from fitdoctor.live.watched import Watched
 from fitdoctor.report import Report
 from fitdoctor.run import Fact, Run
-from fitdoctor.signals import Signal
+from fitdoctor.signals import QUANTITIES, Signal
 
 log = logging.getLogger("fitdoctor")
 
@@ -113,6 +114,22 @@ class Monitor:
     def first_nonfinite(self) -> NonFinite | None:
         """Where training first met a value that is not finite, or None."""
         return self._intake.first_nonfinite
+
+    def last(self, quantity: str, layer: str = "", split: str = "train") -> float:
+        """The latest value of a quantity: ``monitor.last("grad_norm")``; nan where it was not measured so far.
+
+        Args:
+            quantity: its name, as `fitdoctor signals` prints them.
+            layer: layer, parameter or parameter group; "" for the whole model.
+            split: "train" or "val".
+
+        Raises:
+            ConfigError: if there is no quantity of that name.
+        """
+        if quantity not in QUANTITIES:
+            raise ConfigError(f"last: {quantity!r} is no quantity; `fitdoctor signals` prints them all")
+        series = self.run.get(QUANTITIES[quantity], split, layer)
+        return math.nan if series is None else float(series.values[-1])
 
     def log(self, step: int | None = None, **scalars: Any) -> None:
         """Log what the monitor cannot see: ``monitor.log(val_loss=0.31, val_accuracy=0.9)``.

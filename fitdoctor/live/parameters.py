@@ -93,7 +93,7 @@ class ParameterRecorder:
             ):
                 self._before = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in now]
                 self._scales = np.array(
-                    [math.sqrt(local(p).numel() / max(1, t.numel())) for p, t in zip(params, now, strict=True)]
+                    [math.sqrt(_entries(p) / max(1, t.numel())) for p, t in zip(params, now, strict=True)]
                 )
             if now:
                 torch._foreach_copy_(self._before, now)
@@ -230,6 +230,11 @@ def local(tensor: Tensor) -> Tensor:
     """This process's part of a sharded tensor; any other tensor as it is."""
     to_local = getattr(tensor, "to_local", None)
     return to_local() if to_local is not None else tensor
+
+
+def _entries(p: Tensor) -> int:
+    """Real numbers in this process's part of a parameter."""
+    return local(p).numel() * (2 if p.is_complex() else 1)
 
 
 def gradient(p: Tensor) -> Tensor | None:

@@ -27,6 +27,11 @@ class LossScale:
         """Whether there is a scaler."""
         return self._scaler is not None
 
+    def begin(self) -> float | None:
+        """The scale as training begins; reads it from the device, once."""
+        get = getattr(self._scaler, "get_scale", None)
+        return float(get()) if callable(get) and self._scaler.is_enabled() else None
+
     def note(self, row: Row) -> None:
         """Add the scale as it stands to a row, before all parts that need it."""
         scale = getattr(self._scaler, "_scale", None)

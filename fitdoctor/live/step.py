@@ -53,6 +53,10 @@ class Step:
         clip_factor: what clipping multiplied the gradients with.
         clipped: identities of the optimizers whose gradients were clipped.
         steps: identity of optimizer -> its steps.
+        zeroed: calls of zero_grad as the last backward pass began.
+        stepped: steps of all optimizers as it began.
+        attempts: earlier attempts at this step whose gradients were thrown away.
+        stepping: whether an optimizer is inside its step, where it may call a closure several times.
     """
 
     row: Row
@@ -70,6 +74,31 @@ class Step:
     clip_factor: Tensor | float = 1.0
     clipped: set[int] = field(default_factory=set)
     steps: dict[int, int] = field(default_factory=dict)
+    zeroed: int = 0
+    stepped: int = 0
+    attempts: int = 0
+    stepping: bool = False
+
+    def thrown_away(self, zeroed: int) -> bool:
+        """Whether gradients were cleared since the last backward pass, and no optimizer had used them.
+
+        Args:
+            zeroed: calls of zero_grad so far.
+        """
+        unused = self.backwards > 0 and not self.stepping and self.stepped == sum(self.steps.values())
+        return unused and zeroed != self.zeroed
+
+    def again(self, *, keep_last: bool) -> Step:
+        """The same step, begun anew after its gradients were thrown away.
+
+        Args:
+            keep_last: keep the last forward pass, which belongs to the new attempt.
+        """
+        new = Step(Row(self.row.step), attempts=self.attempts + 1, spent=self.spent)
+        if keep_last:
+            new.losses, new.loss_tensors = self.losses[-1:], self.loss_tensors[-1:]
+            new.forwards, new.batch_size = 1, self.batch_size // max(1, self.forwards)
+        return new
 
     @property
     def first_loss(self) -> Tensor | float | None:

@@ -10,21 +10,33 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
 SAYS = {
+    "accumulation": "backward calls per step: 4.0 | loss weight: 0.25",
+    "checkpointed_residuals": "output of each block's layer",
+    "clipping": "| after: 0.99",
+    "compiled": "graphs: 1",
+    "distributed": "the ranks' weights differ by 0.0",
     "find_the_nan": "step 3: the gradient with respect to 0 is the first that is not finite",
-    "mixed_precision": "loss_weight        0.25",
+    "fused_and_foreach": "('fused', True) {'loss'",
+    "lbfgs_closure": "steps: 20 |",
+    "mixed_precision": "first non-finite value: None",
     "plain_loop": "the monitor used",  # the verdict of so short a run depends on how many steps could be recorded
+    "resume": "one run of 300 steps",
+    "sparse_embedding": "gradient norm of the embedding: 0.0",
     "stop_when_sick": "stopped: nonfinite-loss",
+    "tied_and_frozen": "measured: ['embed.weight', 'mix.bias', 'mix.weight']",
     "two_optimizers": "update_ratio  critic",
+    "validation_and_probes": "steps: 300 | in train mode: 1.0",
 }
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     runpy.run_path(str(path), run_name="__main__")
-    assert SAYS[path.stem] in capsys.readouterr().out
+    assert SAYS[path.stem] in capfd.readouterr().out
 
 
 def test_every_example_is_checked() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -384,3 +385,115 @@ def test_resuming_continues_the_step_count(tmp_path: Path) -> None:
     loss = run.get(LOSS)
     assert loss is not None
     assert list(loss.steps) == list(range(1, 9))
+
+
+# --- steps that are begun again ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zero_first", [True, False])
+@pytest.mark.parametrize("clip", [True, False])
+def test_what_an_overflow_left_is_not_mixed_into_the_next_attempt(zero_first: bool, clip: bool) -> None:
+    torch.manual_seed(0)
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    criterion = nn.CrossEntropyLoss()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1000)
+    with attach(model, optimizer, criterion, scaler=scaler, record_every=1) as monitor:
+        for i, (x, y) in enumerate(batches(6)):
+            if zero_first:
+                optimizer.zero_grad()
+            loss = criterion(model(x), y)
+            if not zero_first:
+                optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            if i in (0, 1, 4):  # from the very first step on
+                for p in model.parameters():
+                    assert p.grad is not None
+                    p.grad.fill_(float("inf"))
+            if clip:
+                scaler.unscale_(optimizer)
+                norm = nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            scaler.step(optimizer)
+            scaler.update()
+    assert monitor.step == 3
+    assert (monitor.last("skipped_steps"), monitor.last("loss_scale")) == (3, 128)
+    assert monitor.first_nonfinite is None
+    assert (monitor.last("backward_calls"), monitor.last("loss_weight")) == (1, 1)
+    assert monitor.last("loss") == pytest.approx(loss.item())  # of the attempt that counted, no mean of two
+    assert monitor.run.facts["gradient_accumulation_steps"] == 1
+    if clip:
+        assert monitor.last("grad_norm") == pytest.approx(float(norm))
+        assert monitor.last("grad_norm_clipped") == pytest.approx(0.1, rel=1e-3)
+
+
+def test_a_closure_is_no_second_attempt() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
+    criterion = nn.CrossEntropyLoss()
+    calls = []
+    with attach(model, optimizer, criterion, record_every=1) as monitor:
+        for x, y in batches(3):
+
+            def closure(x: Tensor = x, y: Tensor = y) -> Tensor:
+                calls.append(monitor.step)
+                optimizer.zero_grad()
+                loss: Tensor = criterion(model(x), y)
+                loss.backward()
+                return loss
+
+            optimizer.step(closure)
+    assert monitor.last("backward_calls") == calls.count(2) > 1
+    assert monitor.last("zero_grad_calls") == calls.count(2)
+
+
+def test_a_critic_that_steps_more_often_keeps_its_history() -> None:
+    torch.manual_seed(0)
+    nets = {"generator": mlp(), "critic": nn.Linear(4, 1)}
+    first = torch.optim.Adam(nets["generator"].parameters(), 1e-3)
+    second = torch.optim.SGD(nets["critic"].parameters(), 0.1)
+    with attach(nets, {"generator": first, "critic": second}, record_every=1) as monitor:
+        for x, _ in batches(6):
+            for _ in range(3):
+                second.zero_grad()
+                nets["critic"](nets["generator"](x).detach()).square().mean().backward()
+                second.step()
+            first.zero_grad()
+            (-nets["critic"](nets["generator"](x)).mean()).backward()
+            first.step()
+    assert (monitor.last("step_calls", "generator"), monitor.last("step_calls", "critic")) == (1, 3)
+    series = monitor.run.get(UPDATE_RATIO, layer="critic.critic.weight")
+    assert series is not None
+    assert list(series.steps) == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_latest_value_by_name() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    criterion = nn.CrossEntropyLoss()
+    with attach(model, optimizer, criterion, record_every=1) as monitor:
+        assert math.isnan(monitor.last("loss"))  # nothing was measured yet
+        losses = train(model, optimizer, criterion, batches(2))
+        with pytest.raises(fitdoctor.FitdoctorError, match="no quantity"):
+            monitor.last("wibble")
+    assert monitor.last("loss") == pytest.approx(losses[-1])
+
+
+def test_complex_parameters() -> None:
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(6, 3, dtype=torch.complex64))
+    model = nn.ParameterDict({"w": weight})
+    optimizer = torch.optim.Adam([weight], lr=0.1)
+    with attach(model, optimizer, record_every=1) as monitor:
+        for _ in range(5):
+            before = weight.detach().clone()
+            optimizer.zero_grad()
+            (torch.randn(4, 6, dtype=torch.complex64) @ weight).abs().square().mean().backward()
+            assert weight.grad is not None
+            grad = float(torch.view_as_real(weight.grad).norm())
+            optimizer.step()
+            change = float(torch.view_as_real(weight.detach() - before).norm())
+    assert monitor.last("grad_norm") == pytest.approx(grad, rel=1e-5)
+    assert monitor.last("weight_norm") == pytest.approx(float(torch.view_as_real(before).norm()), rel=1e-5)
+    assert monitor.last("update_norm") == pytest.approx(change, rel=1e-4)
+    assert 0 <= monitor.last("adam_tiny_fraction", "w") <= 1
