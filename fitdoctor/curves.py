@@ -16,7 +16,7 @@ import numpy as np
 
 from fitdoctor.objectives import moving_target
 from fitdoctor.rule import CannotJudge
-from fitdoctor.run import FloatArray, IntArray, Run, Series
+from fitdoctor.run import FloatArray, IntArray, Run, Series, once_per_series
 from fitdoctor.signals import ACCURACY, ERROR, LOSS, LR, PERPLEXITY, SCORE, TOP5_ACCURACY, Quantity
 from fitdoctor.stats import Trend, block_edges, block_medians, forecast, mad_sigma, noise_scale, smooth, trend
 
@@ -110,10 +110,20 @@ def make_curve(series: Series, *, least: int = LEAST, blocks: int = BLOCKS) -> C
         blocks = 2 * blocks
     if len(finite) < least:
         raise CannotJudge(f"{len(finite)} finite values of {series.signal}, {least} are needed")
+    return Curve(finite, *_reduced(series, blocks))
+
+
+@once_per_series
+def _reduced(series: Series, blocks: int) -> tuple[IntArray, FloatArray, FloatArray, float, bool]:
+    """Steps, values, smooth, noise and flipped of a `Curve`."""
+    finite = series.finite
     flipped = series.signal.quantity.better == "higher"
     values = block_medians(-finite.values if flipped else finite.values, blocks)
     edges = block_edges(len(finite), blocks) if len(finite) > blocks else np.arange(len(finite) + 1)
-    return Curve(finite, finite.steps[edges[1:] - 1], values, smooth(values), noise_scale(values), flipped)
+    steps, smoothed = finite.steps[edges[1:] - 1], smooth(values)
+    for array in (steps, values, smoothed):
+        array.flags.writeable = False  # every rule gets the same
+    return steps, values, smoothed, noise_scale(values), flipped
 
 
 def find_curve(run: Run, quantity: Quantity = LOSS, split: str = "train", *, least: int = LEAST) -> Curve | None:

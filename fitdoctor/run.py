@@ -6,10 +6,11 @@ A `Run` is the only thing that rules see. It is immutable; its arrays are read-o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 Per = Literal["step", "epoch", ""]
 Fact = str | int | float | bool
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def _frozen(values: object, dtype: type) -> NDArray[np.generic]:
     return array
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Series:
     """One signal over time.
 
@@ -290,19 +293,37 @@ def thin(series: Series, most: int = 200) -> tuple[tuple[int, float], ...]:
     """
     n = len(series)
     if n <= most:
-        index: Sequence[int] | IntArray = np.arange(n)
+        index = np.arange(n)
     else:
         buckets = max(1, (most - 2) // 2)
         edges = np.linspace(0, n, buckets + 1).astype(np.int64)
+        low, sizes = edges[:-1], np.diff(edges)
         keep = {0, n - 1}
-        for low, high in pairwise(edges):
-            part = series.values[low:high]
-            bad = ~np.isfinite(part)
-            if bad.any():
-                keep.add(int(low) + int(np.argmax(bad)))
-                if not bad.all():
-                    keep.add(int(low) + int(np.argmax(np.where(bad, -np.inf, part))))
-            else:
-                keep.update((int(low) + int(part.argmin()), int(low) + int(part.argmax())))
+        for size in set(sizes.tolist()):  # two of them at most
+            first = low[sizes == size]
+            parts = series.values[first[:, None] + np.arange(size)]
+            bad = ~np.isfinite(parts)
+            odd = bad.any(axis=1)
+            keep.update((first + np.where(odd, bad.argmax(axis=1), parts.argmin(axis=1))).tolist())
+            parts[bad] = -np.inf
+            keep.update((first + parts.argmax(axis=1))[~bad.all(axis=1)].tolist())
         index = np.array(sorted(keep))
-    return tuple((int(series.steps[i]), float(series.values[i])) for i in index)
+    return tuple(zip(series.steps[index].tolist(), series.values[index].tolist(), strict=True))
+
+
+def once_per_series(look: Callable[Concatenate[Series, P], T]) -> Callable[Concatenate[Series, P], T]:
+    """Keep what a function makes of a series as long as the series is kept: rules look at the same few many times.
+
+    The result must be immutable and must not hold the series, which would then never go away.
+    """
+    made: WeakKeyDictionary[Series, dict[object, T]] = WeakKeyDictionary()
+
+    @wraps(look)
+    def once(series: Series, /, *args: P.args, **options: P.kwargs) -> T:
+        known = made.setdefault(series, {})
+        key = args, tuple(options.items())
+        if key not in known:
+            known[key] = look(series, *args, **options)
+        return known[key]
+
+    return once

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fitdoctor.run import FloatArray, Series
+from fitdoctor.run import FloatArray, Series, once_per_series
 from fitdoctor.shapes import EXACT, FIT_TOLERANCE, Fit, best_fit, rising_curve
 from fitdoctor.signals import LR, Signal
 
@@ -163,6 +163,7 @@ _NAMES: dict[Kind, Callable[[Schedule], str]] = {
 }
 
 
+@once_per_series
 def recognise(lr: Series) -> Schedule | None:
     """Name the schedule that a logged learning rate follows.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
-from fitdoctor.run import Run, Series, Span, thin
+from fitdoctor.run import Run, Series, Span, once_per_series, thin
 from fitdoctor.signals import ACCURACY, GRAD_NORM, LOSS, LR, Signal
 from hypothesis import given
 from hypothesis import strategies as st
@@ -190,3 +192,20 @@ def test_the_table_of_a_run_has_a_column_per_series_and_gaps_where_nothing_was_l
 
 def test_a_span_prints_as_one_step_or_two() -> None:
     assert (str(Span(3, 3)), str(Span(3, 9))) == ("3", "3-9")
+
+
+def test_what_is_made_of_a_series_is_made_once_and_goes_with_it():
+    made: list[int] = []
+
+    @once_per_series
+    def doubled(series: Series, by: int = 2) -> float:
+        made.append(by)
+        return float(series.values[-1] * by)
+
+    one, other = (Series(Signal(LOSS), np.arange(3), np.full(3, value)) for value in (1.0, 5.0))
+    assert [doubled(one), doubled(one), doubled(other), doubled(one, by=3), doubled(one, by=3)] == [2, 2, 10, 3, 3]
+    assert made == [2, 2, 3]
+    watched = weakref.ref(one)
+    del one
+    gc.collect()
+    assert watched() is None
