@@ -3,7 +3,7 @@
 A rule advises what helps against what it found. Whether a remedy suits this run depends on more than the rule has
 looked at: clipping does not help where most steps would be clipped, a smaller model does not help where the training
 data is not fitted. Such contra-indications are functions of the run, below; a remedy that meets one is taken out, and
-the finding says so. What is left is put in the order of evidence.
+the finding says so. What is left gets its numbers from the run, and is put in the order of evidence.
 """
 
 from __future__ import annotations
@@ -16,6 +16,14 @@ import numpy as np
 
 from fitdoctor.curves import Curve, find_curve, held_out, learning_rate
 from fitdoctor.finding import Change, Finding, Remedy, RemedyKind
+from fitdoctor.plans import planned_length
+from fitdoctor.remedies import (
+    clip_gradients,
+    decay_learning_rate,
+    lower_learning_rate,
+    raise_learning_rate,
+    warm_up,
+)
 from fitdoctor.run import Run
 from fitdoctor.schedules import Schedule, recognise
 from fitdoctor.signals import ACCURACY, GRAD_NORM, LOSS
@@ -80,9 +88,10 @@ def prescribe(finding: Finding, run: Run, *, family: str = "", found: Collection
     """
     if not finding.remedies:
         return finding
-    patient = _Patient(run, finding.rule, frozenset(found))
+    patient = _Patient(run, finding.rule, frozenset(found), finding.onset)
     fitting, ruled_out = [], []
-    for remedy in finding.remedies:
+    for general in finding.remedies:
+        remedy = _with_numbers(general, patient)
         reason = next((why for against in CONTRAINDICATIONS if (why := against(remedy, patient))), "")
         if reason:
             ruled_out.append(f"{remedy.title}: {reason}")
@@ -125,11 +134,13 @@ class _Patient:
         run: the run.
         rule: the rule whose remedies are looked at.
         found: names of all rules that found something.
+        onset: step at which the finding began.
     """
 
     run: Run
     rule: str
     found: frozenset[str]
+    onset: int
 
     @cached_property
     def train(self) -> Curve | None:
@@ -153,6 +164,31 @@ class _Patient:
         rate = learning_rate(self.run)
         return None if rate is None else recognise(rate)
 
+    @cached_property
+    def rate(self) -> float | None:
+        """The peak learning rate, or the configured one."""
+        if self.schedule is not None:
+            return self.schedule.peak if self.schedule.peak > 0 else None
+        known = self.run.facts.get("learning_rate")
+        return float(known) if isinstance(known, (int, float)) and known > 0 else None
+
+    @cached_property
+    def length(self) -> int | None:
+        """Optimizer steps of the whole run; None where the log counts epochs."""
+        if self.run.step_unit != "step" or self.run.steps is None:
+            return None
+        return planned_length(self.run) or (self.run.steps.last if self.run.finished is not False else None)
+
+    @cached_property
+    def sound_norm(self) -> float | None:
+        """90th percentile of the gradient norms before the finding began, or of all where those are too few."""
+        norms = self.run.get(GRAD_NORM)
+        if norms is None:
+            return None
+        before = norms.finite.between(norms.span.first, self.onset - 1).values
+        values = before if len(before) >= 20 else norms.finite.values
+        return float(np.quantile(values, 0.9)) if len(values) >= 20 and values.max() > 0 else None
+
     def share_above(self, norm: float) -> float:
         """Share of the steps after the first tenth whose gradient norm lies above a value; 0 when not logged."""
         series = self.run.get(GRAD_NORM)
@@ -172,6 +208,24 @@ class _Patient:
         values = rate.finite
         at_best = float(values.at(np.array([curve.best_step]))[0])
         return at_best > ANNEALED * float(values.values.max())
+
+
+def _with_numbers(remedy: Remedy, patient: _Patient) -> Remedy:
+    """A remedy that a rule gave in general, with the numbers of this run."""
+    change = remedy.change
+    if change is not None and change.knob == "learning_rate" and change.op == "multiply" and patient.rate:
+        factor = _number(change) or 1.0
+        for make in (lower_learning_rate, raise_learning_rate):
+            if remedy == make(factor):
+                return make(factor, current=patient.rate)
+    if remedy == clip_gradients() and patient.sound_norm:
+        return clip_gradients(patient.sound_norm)
+    if patient.length is not None and patient.length >= 20:
+        if remedy == warm_up():
+            return warm_up(patient.length // 20)  # 5 %: the playbook stays below a tenth of the budget
+        if remedy == decay_learning_rate():
+            return decay_learning_rate(total=patient.length)
+    return remedy
 
 
 Against = Callable[[Remedy, _Patient], str]

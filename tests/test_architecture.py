@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "harm": {"curves", *JUDGED},
     "rules": {"rule", "remedies", "stats", "harm", *JUDGED, *VIEWS},
     "report": {"rule", "errors", "layer_maps", "display", "figures", *JUDGED},
-    "prescribe": {"curves", "schedules", *JUDGED},
+    "prescribe": {"curves", "plans", "remedies", "schedules", *JUDGED},
     "causes": {"rule"},
     "triage": {"causes", "rule", "report", *JUDGED},
     "readers": {"run", "signals", "errors"},

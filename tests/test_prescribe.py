@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fitdoctor.diagnose import diagnose
@@ -216,3 +218,41 @@ EVERYTHING = (
     add_capacity(), clip_gradients(1.0), decay_learning_rate(), lower_learning_rate(), raise_learning_rate(),
     regularise(), shrink_model(), stop_early(), warm_up(10),
 )  # fmt: skip
+
+
+# --- numbers of the run -------------------------------------------------------------------------------
+
+
+def given(remedy: Remedy, run: Run, onset: int = 0) -> Remedy:
+    told = prescribe(replace(finding(remedy, rule="loss-divergence"), span=Span(onset, 199)), run, family="loss")
+    assert told.remedies, told.ruled_out
+    return told.remedies[0]
+
+
+def test_a_rate_is_given_in_numbers() -> None:
+    run = make_run(train_loss=FITTED, lr=np.full(200, 0.3))
+    assert given(lower_learning_rate(0.1), run).code["pytorch"].endswith("= 0.03")
+    assert given(raise_learning_rate(3.0), run).code["transformers"] == "TrainingArguments(..., learning_rate=0.9)"
+    told = make_run(train_loss=FITTED, facts={"learning_rate": 0.02})
+    assert given(lower_learning_rate(0.5), told).code["pytorch"].endswith("= 0.01")
+    assert given(lower_learning_rate(0.1), make_run(train_loss=FITTED)) == lower_learning_rate(0.1)
+
+
+def test_clipping_is_at_the_90th_percentile_of_the_norms_before() -> None:
+    norms = np.concatenate([np.linspace(1, 2, 100), np.full(100, 50.0)])
+    run = make_run(train_loss=FITTED, grad_norm=norms)
+    told = prescribe(replace(finding(clip_gradients(), rule="loss-spikes"), span=Span(100, 199)), run, family="loss")
+    assert not told.remedies
+    assert told.ruled_out[0].startswith("clip the gradient norm at 1.9: it would cut 6")
+    late = prescribe(replace(finding(clip_gradients(), rule="loss-spikes"), span=Span(5, 199)), run, family="loss")
+    assert late.remedies[0].change == Change("clip_norm", "set", 50.0)
+
+
+def test_warm_up_and_decay_know_the_length_of_the_run() -> None:
+    run = make_run(train_loss=FITTED, facts={"planned_steps": 4000})
+    assert given(warm_up(), run).change == Change("warmup_steps", "set", 200)
+    assert "T_max=4000" in given(decay_learning_rate(), run).code["pytorch"]
+    by_epoch = make_run(train_loss=FITTED, facts={"step_unit": "epoch"})
+    assert given(warm_up(), by_epoch) == warm_up()
+    going_on = make_run(train_loss=FITTED, finished=False)
+    assert given(decay_learning_rate(), going_on) == decay_learning_rate()

@@ -18,8 +18,14 @@ from fitdoctor.curves import (
     need_curve,
     place,
 )
-from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.remedies import check_labels, check_updates, overfit_one_batch, search_learning_rate
+from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
+from fitdoctor.remedies import (
+    check_labels,
+    check_updates,
+    overfit_one_batch,
+    search_learning_rate,
+    start_from_published_rate,
+)
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import ACCURACY, LOSS
@@ -138,10 +144,19 @@ def _by_accuracy(run: Run, curve: Curve, accuracy: Curve, gain: float) -> Iterat
             Evidence.of(accuracy.series, f"at most {best:.3g}", f"rising above {guess}"),
             Evidence.of(curve.series, f"{curve.start:.4g} at first, {curve.final:.4g} at the end"),
         ),
-        remedies=(overfit_one_batch(), check_labels(), search_learning_rate()),
+        remedies=(overfit_one_batch(), check_labels(), search_learning_rate(), *_published_rate(run)),
         could_be=COULD_BE,
         settle_with=SETTLE,
     )
+
+
+def _published_rate(run: Run) -> tuple[Remedy, ...]:
+    """What papers start from, where the log names the optimizer."""
+    name, batch = run.facts.get("optimizer"), run.facts.get("batch_size")
+    if not isinstance(name, str) or not name.lower().startswith(("sgd", "adam")):
+        return ()
+    size = batch if isinstance(batch, int) and not isinstance(batch, bool) and batch > 0 else None
+    return (start_from_published_rate(name, batch_size=size, pretrained=run.facts.get("pretrained") is True),)
 
 
 def _barely(run: Run, curve: Curve, accuracy: Curve, chance: float | None) -> Iterator[Finding]:
@@ -217,7 +232,7 @@ def _finding(run: Run, curve: Curve, message: str, expected: str, severity: Seve
         confidence=Confidence.MEDIUM,
         span=Span(int(curve.steps[0]), int(curve.steps[-1])),
         evidence=(Evidence.of(curve.series, f"{curve.final:.4g} at {place(run, int(curve.steps[-1]))}", expected),),
-        remedies=(overfit_one_batch(), check_labels(), search_learning_rate()),
+        remedies=(overfit_one_batch(), check_labels(), search_learning_rate(), *_published_rate(run)),
         could_be=COULD_BE,
         settle_with=SETTLE,
     )
