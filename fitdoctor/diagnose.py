@@ -158,4 +158,6 @@ def _prescribed(outcomes: Sequence[Outcome], rules: Sequence[Rule], run: Run) ->
 
 def _curves(run: Run) -> tuple[Evidence, ...]:
     wanted = [s for s in run.series if not s.signal.layer and s.signal.quantity in (LOSS, *METRICS, LR, GRAD_NORM)]
+    if run.get(LR) is None:  # logged per parameter group only: the first stands for all
+        wanted += list(run.layers(LR).values())[:1]
     return tuple(Evidence.of(s, "") for s in wanted if len(s))

@@ -13,8 +13,8 @@ from fitdoctor.errors import ConfigError
 from fitdoctor.finding import Confidence, Finding, Severity
 from fitdoctor.report import from_json, to_json
 from fitdoctor.rule import CannotJudge, Rule, rule
-from fitdoctor.run import Run, Span
-from fitdoctor.signals import GRAD_NORM, LOSS, Signal
+from fitdoctor.run import Run, Series, Span
+from fitdoctor.signals import GRAD_NORM, LOSS, LR, Signal
 from fitdoctor.testing import make_run
 from hypothesis import HealthCheck, given, settings
 from tests.strategies import runs
@@ -222,3 +222,9 @@ def test_any_run_is_diagnosed_by_all_rules_without_a_crash_and_the_report_can_be
     (again,) = from_json(to_json([report]))
     assert [repr(f) for f in again.findings] == [repr(f) for f in report.findings]
     assert again.verdict == report.verdict
+
+
+def test_a_rate_logged_per_group_is_among_the_curves() -> None:
+    groups = [Series(Signal(LR, layer=f"pg{i}"), [0, 1], [0.1 * i, 0.1]) for i in range(2)]
+    (curve,) = diagnose(Run("r", tuple(groups)), rules=()).curves
+    assert str(curve.signal) == "lr of pg0"

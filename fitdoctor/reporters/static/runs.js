@@ -152,10 +152,14 @@ function fillPager(pager, page, pages, context) {
   keepFocus(pager, () => pager.replaceChildren(button("First", page > 1 ? 1 : 0), button("Previous", page - 1), el("span", {}, `Page ${count(page)} of ${count(pages)}`), button("Next", page + 1), button("Last", page < pages ? pages : 0)));
 }
 
-/** Do something that replaces the children of a node, and give the focus back to the child in its place. */
+/** Do something that replaces the children of a node, and give the focus back to the one of the same name. */
 export function keepFocus(node, change) {
-  const inside = node.contains(document.activeElement) ? [...node.querySelectorAll("a, button, input, select")] : [];
-  const place = inside.indexOf(document.activeElement);
+  const controls = () => [...node.querySelectorAll("a, button, input, select")];
+  const name = (control) => control.getAttribute("aria-label") ?? control.textContent.replace(/[ ▲▼]+$/, "");
+  const had = node.contains(document.activeElement) ? document.activeElement : null;
+  const place = had ? controls().indexOf(had) : -1;
   change();
-  if (place >= 0) node.querySelectorAll("a, button, input, select")[place]?.focus({ preventScroll: true });
+  if (!had) return;
+  const now = controls();
+  (now.find((c) => c.tagName === had.tagName && name(c) === name(had)) ?? now[place])?.focus({ preventScroll: true });
 }
