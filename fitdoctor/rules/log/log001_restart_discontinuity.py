@@ -71,7 +71,7 @@ def restart_discontinuity(
         for series, is_rate in curves
         if (evidence := _jump(run, series.finite, steps, sigmas, share, around, least, is_rate)) is not None
     ]
-    if lost and resumed is not None:
+    if lost and isinstance(resumed, int) and resumed > early * span.last:
         yield _state_lost(run, span, min(max(restarts), span.last), lost, tuple(jumps))
         return
     if not jumps:

@@ -12,7 +12,7 @@ from fitdoctor.harm import severity_by_harm
 from fitdoctor.remedies.setup import scale_gradients, use_bfloat16
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, Run, Series
-from fitdoctor.signals import ACTIVATION_GRAD_RMS, LOSS, LOSS_SCALE, Signal
+from fitdoctor.signals import ACTIVATION_GRAD_RMS, LOSS, LOSS_SCALE, LOSS_WEIGHT, Signal
 
 SMALLEST = 2.0**-24
 """The smallest number above 0 of float16; half of it and less becomes 0."""
@@ -22,10 +22,20 @@ SMALLEST = 2.0**-24
     "NUM003",
     "amp-gradient-underflow",
     needs=[Signal(ACTIVATION_GRAD_RMS, layer="*")],
-    explains=["no-learning", "plateau", "underfitting", "vanishing-gradients", "lr-too-low", "undertrained"],
+    explains=[
+        "no-parameter-updates",
+        "no-learning",
+        "plateau",
+        "underfitting",
+        "vanishing-gradients",
+        "lr-too-low",
+        "undertrained",
+    ],
     since="0.1.0",
 )
-def amp_gradient_underflow(run: Run, *, times: float = 4.0, share: float = 0.5, least: int = 5) -> Iterator[Finding]:
+def amp_gradient_underflow(
+    run: Run, *, times: float = 4.0, far: float = 1e3, share: float = 0.5, least: int = 5
+) -> Iterator[Finding]:
     """Gradients in float16 are so small that they become 0.
 
     Why it matters:
@@ -34,15 +44,17 @@ def amp_gradient_underflow(run: Run, *, times: float = 4.0, share: float = 0.5, 
 
     How it is measured:
         Where the forward pass runs in float16 (autocast or the model's own type): the root mean square of the
-        gradient with respect to a layer's output, as it stands in float16 (times the loss scale where there
-        is one). Below `times` the smallest number above 0 at `share` of the records or more, at least a tenth of
-        normally distributed entries become 0, and more of heavier-tailed ones. A layer whose gradient is
-        exactly 0 counts where a layer behind it has one. A model whose loss has fallen below 5 % of its
-        start has small gradients because it is done, and is left alone. An error where training came to
-        nothing, a warning otherwise.
+        gradient with respect to a layer's output, as it stands in float16 (times what the loss was multiplied
+        with before backward, the loss scale included). Below `times` the smallest number above 0 at `share` of the
+        records or more, at least a tenth of normally distributed entries become 0, and more of heavier-tailed ones.
+        A layer whose gradient is exactly 0 counts unless the layer behind it has one that is `far` times larger
+        than that limit: such a layer is dead. A model whose loss has fallen below 5 % of its start has small
+        gradients because it is done, and is left alone. An error where training came to nothing, a warning
+        otherwise.
 
     Options:
         times: multiple of the smallest number above 0 of float16, 6e-8.
+        far: factor above the limit at which a gradient cannot have underflowed one layer further.
         share: share of the records.
         least: fewest records.
 
@@ -72,13 +84,13 @@ def amp_gradient_underflow(run: Run, *, times: float = 4.0, share: float = 0.5, 
         raise CannotJudge(f"{longest} records of activation_grad_rms, {least} are needed")
     scale = run.get(LOSS_SCALE)
     lost: list[tuple[float, Series]] = []
-    behind = False
+    behind = 0.0
     for series in reversed(layers.values()):  # from the output back to the input
-        raw = _in_half(series, scale)
-        small = float(np.mean((raw < times * SMALLEST) & ((raw > 0) | behind)))
-        if small >= share:
+        raw = _in_half(_in_half(series.finite.values, series, run.get(LOSS_WEIGHT)), series, scale)
+        dead = (raw == 0) & (behind > far * times * SMALLEST)
+        if len(raw) and float(np.mean((raw < times * SMALLEST) & ~dead)) >= share:
             lost.append((float(np.median(raw)), series))
-        behind = behind or bool(np.median(raw) > 0)
+        behind = float(np.median(raw)) if len(raw) else behind
     if not lost:
         return
     severity, harmed = severity_by_harm(run)
@@ -100,10 +112,9 @@ def amp_gradient_underflow(run: Run, *, times: float = 4.0, share: float = 0.5, 
     )
 
 
-def _in_half(series: Series, scale: Series | None) -> FloatArray:
-    """The root mean square as it stands in float16: what was measured has the loss scale divided out."""
-    values = series.finite.values
-    if scale is None or not len(scale.finite):
+def _in_half(values: FloatArray, at: Series, factor: Series | None) -> FloatArray:
+    """Values as they stand in float16: what they were measured with divides the factors of the loss out."""
+    if factor is None or not len(factor.finite):
         return values
-    factor = scale.finite.at(series.finite.steps)
-    return np.asarray(values * np.where(np.isfinite(factor), factor, float(scale.finite.values[0])))
+    known = factor.finite.at(at.finite.steps)
+    return np.asarray(values * np.where(np.isfinite(known), known, float(factor.finite.values[0])))

@@ -47,7 +47,8 @@ def gradscaler_stuck(
     How it is measured:
         From the logged loss scale and the count of skipped steps. (1) The scale fell ten times in a row or more,
         by powers of two, without rising between, and ends there. (2) It ended below `floor`. (3) After the
-        first `settle` steps, more than `share` of the steps were skipped. A few skips at the beginning, and one
+        first `settle` steps, more than `share` of the steps were skipped. (4) `least` steps or more were skipped, and
+        no more than that were done. A few skips at the beginning, and one
         per growth interval (2,000 steps) later, are how the scaler finds its scale. An error where training
         blew up or never came down, or where the scale is below `floor`; a warning otherwise.
 
@@ -55,7 +56,7 @@ def gradscaler_stuck(
         share: share of skipped steps after the beginning.
         settle: steps at the beginning in which the scaler searches.
         floor: scale below which it takes precision away instead of adding it.
-        least: fewest logged scales.
+        least: fewest logged scales, or skipped steps.
 
     When it is wrong:
         A growth interval set to a few steps skips one step in each.
@@ -69,10 +70,11 @@ def gradscaler_stuck(
     scale = run.get(LOSS_SCALE)
     assert scale is not None  # the rule needs it
     scale = scale.finite
-    if len(scale) < least:
-        raise CannotJudge(f"{len(scale)} logged loss scales, {least} are needed")
     skipped = run.get(SKIPPED_STEPS)
-    found = _falling(scale, floor) or _skipping(skipped, scale, share, settle, least)
+    found = _nothing_done(skipped, scale, least)
+    if len(scale) < least and found is None:
+        raise CannotJudge(f"{len(scale)} logged loss scales, {least} are needed")
+    found = found or _falling(scale, floor) or _skipping(skipped, scale, share, settle, least)
     if found is None:
         return
     onset, message, seen = found
@@ -92,6 +94,17 @@ def gradscaler_stuck(
         could_be=("a nan or inf in the forward pass", "lr-too-high", "an operation that overflows float16"),
         settle_with="print which gradients are not finite after scaler.unscale_(optimizer), at one skipped step",
     )
+
+
+def _nothing_done(skipped: Series | None, scale: Series, least: int) -> tuple[int, str, str] | None:
+    """At least as many steps were skipped as were done."""
+    if skipped is None or not len(scale) or not len(skipped.finite):
+        return None
+    lost, done = float(skipped.finite.values[-1]), skipped.finite.span.last
+    if lost < max(least, done) or done < 0:
+        return None
+    message = f"{lost:.0f} steps were skipped and at most {done} done, down to a loss scale of {scale.values[-1]:.2g}"
+    return scale.span.first, message, f"{scale.values[-1]:.3g} at the end"
 
 
 def _falling(scale: Series, floor: float) -> tuple[int, str, str] | None:

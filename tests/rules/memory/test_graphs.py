@@ -47,7 +47,7 @@ class Keeping:
 @pytest.mark.parametrize("way", ["list", "total"])
 def test_losses_that_are_kept_with_their_graph(way: str) -> None:
     found = finding(KEPT, short(step=Keeping(way), epochs=5), Severity.WARNING)
-    assert found.message.startswith("the graphs of 42 earlier losses are still alive")
+    assert found.message.startswith("the graphs of 41 earlier losses are still alive")
     assert found.remedies[0].title.startswith("keep loss.item()")
 
 

@@ -74,3 +74,31 @@ def test_without_any_loss_it_abstains() -> None:
 def test_boundary_of_the_rise(rise: float, diverged: bool) -> None:
     values = np.r_[np.ones(60), np.full(3, rise), np.nan]
     assert ("after a steep rise" in finding(NAME, make_run(series(LOSS, values))).message) is diverged
+
+
+# --- where hooks saw it begin ------------------------------------------------------------------------
+
+
+def test_hooks_name_the_layer_and_what_they_did_not_see_is_not_named() -> None:
+    torch = pytest.importorskip("torch")
+    from tests.hooked import mlp, watch
+
+    class Log(torch.nn.Module):
+        calls = 0
+
+        def forward(self, x: object) -> object:
+            self.calls += 1
+            return torch.log(x.abs()) if self.calls == 40 else x  # type: ignore[attr-defined]
+
+    run = watch(
+        lambda: torch.nn.Sequential(mlp(64, 32, 32), torch.nn.ReLU(), Log(), torch.nn.Linear(32, 10)),
+        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+        epochs=3,
+        every=1,
+    )
+    found = finding(NAME, run, Severity.ERROR)
+    assert found.message == f"training loss is nan from step {found.onset} on; first in the output of 2"
+    later = run.with_facts(nonfinite_step=found.onset + 1)
+    assert "first in" not in finding(NAME, later).message
+    unsure = run.with_facts(nonfinite_sure=False)
+    assert "seen first in the output of 2" in finding(NAME, unsure).message
