@@ -184,7 +184,8 @@ def need_standing(run: Run) -> Standing:
     if curve is None or (run.step_unit == "step" and steps < BEGUN - 1):
         raise CannotJudge(f"the training loss covers {steps} steps, {BEGUN} are needed to see whether it matters")
     chance = chance_loss(run)
-    untrained = curve.start if chance is None else min(chance, curve.start)
+    known = chance is not None and run.facts.get("loss_reduction") != "sum"
+    untrained = min(chance, curve.start) if known and chance is not None else curve.start
     if not untrained > 0:
         raise CannotJudge("the training loss is not positive, so that there is no share of it to be learned")
     mature = run.finished is True or run.step_unit != "step" or steps >= ENOUGH

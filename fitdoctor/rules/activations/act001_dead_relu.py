@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -129,10 +130,16 @@ def _level(series: Series | None, hold: int) -> float:
 
 
 def _constant_inputs(run: Run, collapsed: float) -> set[str]:
-    """Layers whose outputs did not depend on the data from the first record on."""
+    """Layers whose weights got the same input whatever the data, from the first record on.
+
+    Judged by what comes before the weights: their own output may be nearly constant because of its bias alone,
+    which is what kills units.
+    """
     spread = run.layers(ACTIVATION_INPUT_SPREAD)
     still = {name for name, s in spread.items() if 0 <= s.values[0] < collapsed}
-    return still | {layer.name for layer in layers_of(run) if layer.source in still}
+    affine = [layer for layer in layers_of(run) if layer.role == "affine"]
+    behind = {b.name for a, b in pairwise(affine) if (b.source or a.name) in still and a.name in still}
+    return behind | {layer.name for layer in layers_of(run) if layer.source in behind}
 
 
 def _finding(run: Run, found: list[_Layer], severity: Severity, left: float) -> Finding:
@@ -144,7 +151,7 @@ def _finding(run: Run, found: list[_Layer], severity: Severity, left: float) -> 
     rate = learning_rate(run)
     current = None if rate is None else float(rate.finite.at(np.array([onset]))[0]) if len(rate.finite) else None
     lower = lower_learning_rate(current=current if current and np.isfinite(current) else None)
-    message = f"{worst.level:.0%} of the units of {{}} are dead {where}, in {len(found)} layers more than half"
+    message = f"{worst.level:.0%} of the units of {{}} are dead {where} (layers more than half dead: {len(found)})"
     evidence = [Evidence.of(worst.zeros, f"{worst.zeros.values[-1]:.0%} zeros", "about half", ((onset, "units die"),))]
     if worst.dead is not None:
         evidence.insert(0, Evidence.of(worst.dead, f"{worst.level:.0%} of the units", "below a third"))

@@ -82,7 +82,7 @@ def saturated_activations(run: Run, *, share: float = 0.5, hold: int = 3) -> Ite
         (normalise_inputs(), rescale_initialisation()) if early else (lower_learning_rate(), rescale_initialisation())
     )
     when = "from the start" if early else f"since {place(run, onset)}"
-    message = f"{found[name]:.0%} of the outputs of {{}} are saturated {when}, {len(found)} layers in all"
+    message = f"{found[name]:.0%} of the outputs of {{}} are saturated {when} (layers so saturated: {len(found)})"
     yield Finding(
         message=message.format(name if len(message) + len(name) <= 100 else "a layer"),
         severity=Severity.ERROR if stand.idle else Severity.WARNING,

@@ -22,7 +22,7 @@ from fitdoctor.signals import ACCURACY, LOGIT_STD, LOSS
     since="0.1.0",
 )
 def wrong_initial_loss(
-    run: Run, *, excess: float = 0.5, deficit: float = 0.2, errors: float = 3.0, settled: int = 100
+    run: Run, *, excess: float = 0.5, deficit: float = 0.2, errors: float = 3.0, settled: int = 300
 ) -> Iterator[Finding]:
     """The first loss is not that of a model that knows nothing.
 
@@ -37,7 +37,7 @@ def wrong_initial_loss(
         standard errors for the size of the batch and the spread of the outputs. A loss that is
         ln C times the batch size is a sum. A loss below with an accuracy above chance is that of a model that is not
         new, and is left alone. A note; a warning when the loss is too high and, after `settled` steps, still
-        above half of ln C.
+        above half of ln C (a sum is always a note).
 
     Options:
         excess: least excess over ln C, as a share of it.
@@ -97,7 +97,7 @@ def _too_high(run: Run, loss: Series, ratio: float, expected: float, size: int, 
     late = loss.span.last - loss.span.first >= settled
     known = run.facts.get("loss_reduction")
     summed = size >= 4 and (known == "sum" or known is None) and abs(ratio / size - 1) < 0.15
-    harm = stand is not None and stand.unsolved and late
+    harm = stand is not None and stand.unsolved and late and not summed
     spread = run.get(LOGIT_STD)
     scale = float(spread.values[0]) if spread is not None else math.nan
     remedies: tuple[Remedy, ...] = (
