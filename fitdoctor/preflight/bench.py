@@ -251,6 +251,19 @@ class Bench:
         finally:
             self.rewind()
 
+    @cached_property
+    def fails(self) -> bool:
+        """Whether the program itself raises on its first batch: then it is no bug of a probe that does, too."""
+        self.rewind()
+        try:
+            with self.mode(training=True):
+                self.run(self.batch(1 << 30)).loss.sum().backward()  # type: ignore[no-untyped-call]
+        except Exception:
+            return True
+        finally:
+            self.rewind()
+        return False
+
     @property
     def task(self) -> str:
         """What the loss is for: "classes", "binary", "values", or "" when that cannot be told."""

@@ -223,6 +223,8 @@ def _apply(probe: Probe, bench: Bench, options: Mapping[str, object], given: set
     except CannotJudge as reason:
         return outcome("skipped", why=str(reason))
     except Exception as error:
+        if bench.fails:
+            return outcome("skipped", why="no batch gets through model and loss")
         return outcome("crashed", why=f"{type(error).__name__}: {error}")
     else:
         return outcome("found", findings=findings) if findings else outcome("clean")

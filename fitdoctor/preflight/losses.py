@@ -172,6 +172,8 @@ def best_constant(call: LossCall, targets: Tensor) -> Tensor:
             kept = targets[targets != call.options.get("ignore_index", -100)].flatten()
             share = torch.bincount(kept, minlength=call.classes)[: call.classes].float() / max(1, len(kept))
         # Half an example more per class: a class that happens to be missing is not impossible.
+        if call.options.get("weight") is not None:
+            share = share * call.options["weight"] / (share * call.options["weight"]).sum()
         share = (share * targets.numel() + 0.5) / (targets.numel() + 0.5 * call.classes)
         return share.log()
     mean = targets.float().mean()

@@ -41,8 +41,8 @@ def ladder(bench: Bench, batch: Batch) -> Ladder:
     """
     device = torch.device(bench.device)
     cuda = device.type == "cuda"
-    top = max(3, len(batch) // 8)
-    sizes = sorted({1 + (len(batch) > 3), max(2, (top + 1) // 2), top})
+    # Batch norm needs two examples; the largest rung is an eighth of a batch where that is more than a few.
+    sizes = sorted({min(2, len(batch)), min(4, len(batch)), min(len(batch), max(6, len(batch) // 8))})
     rungs: list[tuple[int, float]] = []
     with bench.mode(training=True):
         for size in sizes:

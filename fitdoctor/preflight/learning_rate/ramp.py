@@ -171,7 +171,8 @@ def _ramp(
         if step > 20 and smooth > best + GIVEN_UP * fallen:
             diverged = True
             break
-    return Ramp(np.array(used), np.array(losses), diverged)
+    momentum = min(0.99, max(float(g.get("momentum", 0.0)) for g in groups))
+    return Ramp(np.array(used), np.array(losses), diverged, momentum / (1 - momentum))
 
 
 def _step(bench: Bench, stream: Iterator[Batch], accumulate: int, clip_norm: float | None) -> float:
@@ -211,7 +212,7 @@ def result_of(bench: Bench, ramps: list[Ramp], accumulate: int = 1) -> LearningR
     """
     readings = [r for ramp in ramps if (r := read(ramp)) is not None]
     if len(readings) < (len(ramps) + 1) // 2:
-        raise CannotJudge("the loss falls at no learning rate of the ramp by more than its noise")
+        raise CannotJudge("the loss falls clearly in no ramp: this program does not learn, or only slowly")
     found = interval(readings)
     base = [float(g.get("initial_lr", g["lr"])) for g in bench.optimizer.param_groups]
     first = next((b for b in base if b > 0), 1.0)

@@ -15,8 +15,12 @@ SMOOTHING = 0.9
 RISE = 0.1
 """Rise of the smoothed loss above its lowest value that counts as breaking away, as a share of all it had fallen."""
 
-FALLEN = 0.1
-"""Fall of the smoothed loss, as a share of all it falls, that counts as having begun to learn."""
+CLEAR = 1.5
+"""Least fall in standard deviations of a step's loss before learning begins. The average of ten steps has a quarter of
+that deviation, so this is six standard errors."""
+
+QUIET = 0.2
+"""Share of the ramp at its beginning in which nothing is learned yet: level and noise are taken from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +31,13 @@ class Ramp:
         rates: float64[n], the rate of each step, growing.
         losses: float64[n], the loss of each step before it; the last may be nan.
         diverged: whether the ramp ended because the loss broke away.
+        lag: mean age in steps of the gradients in a step: momentum / (1 - momentum) of heavy-ball momentum, else 0.
     """
 
     rates: FloatArray
     losses: FloatArray
     diverged: bool
+    lag: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +45,15 @@ class Reading:
     """What one ramp says.
 
     Attributes:
-        begins: rate at which the loss has begun to fall.
-        steepest: rate at which it falls fastest per factor of the rate.
+        half: rate at which the smoothed loss has fallen by half of all that it falls.
+        most: rate at which it has fallen by nine tenths.
         lowest: rate of the lowest smoothed loss.
         edge: the largest rate before the loss breaks away; the last one where it never does.
         reached: whether the edge was reached.
     """
 
-    begins: float
-    steepest: float
+    half: float
+    most: float
     lowest: float
     edge: float
     reached: bool
@@ -65,28 +71,28 @@ def smoothed(losses: FloatArray, share: float = SMOOTHING) -> FloatArray:
 
 
 def read(ramp: Ramp) -> Reading | None:
-    """Read a ramp; None where the loss falls by no more than its noise."""
+    """Read a ramp; None where the loss does not fall clearly."""
     kept = np.isfinite(ramp.losses)
     last = int(np.argmin(kept)) if not kept.all() else len(kept)
-    rates, losses = ramp.rates[:last], ramp.losses[:last]
-    if len(losses) < 20:
+    # Momentum builds up over some steps while the ramp goes on: what is seen now was caused at a lower rate.
+    growth = (ramp.rates[1] / ramp.rates[0]) ** -ramp.lag
+    rates, losses = ramp.rates[:last] * growth, ramp.losses[:last]
+    quiet = max(10, round(QUIET * len(ramp.losses)))
+    if len(losses) <= 2 * quiet:
         return None
-    curve = smoothed(losses)
-    start = float(np.median(losses[: max(5, len(losses) // 10)]))
-    noise = 1.4826 * float(np.median(np.abs(np.diff(losses)))) / 2**0.5
+    start, noise = float(losses[:quiet].mean()), float(losses[:quiet].std())
+    # The average of the first steps is over few of them, and noisier than what follows.
+    rates, curve = rates[quiet // 2 :], smoothed(losses)[quiet // 2 :]
     low = int(np.argmin(curve))
     fall = start - float(curve[low])
-    # An average of ten steps has a third of the noise of one.
-    if fall < max(noise, 1e-3 * abs(start)):
+    if fall < max(CLEAR * noise, 1e-3 * abs(start)):
         return None
-    begins = int(np.argmax(curve < start - FALLEN * fall))
     after = curve[low:] > curve[low] + RISE * fall
     reached = bool(after.any())
     edge = low + int(np.argmax(after)) if reached else len(curve) - 1
-    slope = np.gradient(curve, np.log(rates))
-    steepest = int(np.argmin(slope[: low + 1])) if low else 0
+    half, most = (int(np.argmax(curve <= start - share * fall)) for share in (0.5, 0.9))
     return Reading(
-        float(rates[begins]), float(rates[steepest]), float(rates[low]), float(rates[edge]), reached or ramp.diverged
+        float(rates[half]), float(rates[most]), float(rates[low]), float(rates[edge]), reached or ramp.diverged
     )
 
 
@@ -105,20 +111,18 @@ class Interval:
 def interval(readings: Sequence[Reading]) -> Interval:
     """An interval of rates from the readings of some ramps.
 
-    The suggestion is the geometric mean of the rate of steepest fall and of a quarter of the lowest point's: the first
-    is too careful for a ramp that has to begin from nothing, the second too bold once the noise of a
-    constant rate adds up. See benchmarks/accuracy/find_lr.py for what that gives.
+    The suggestion is the rate at which nine tenths of the fall are done, but at most half of the stable edge: the point
+    of the steepest fall is too careful, since a ramp has to learn on its way what a constant rate learns at
+    once, and the lowest point too bold. Chosen on the calibration tasks of benchmarks/accuracy/find_lr.py, checked
+    on the others.
     """
 
     def middle(values: Sequence[float]) -> float:
         return float(np.exp(np.median(np.log(values))))
 
     edge = middle([r.edge for r in readings])
-    lowest = middle([r.lowest for r in readings])
-    steepest = middle([r.steepest for r in readings])
-    begins = middle([r.begins for r in readings])
-    suggestion = min((steepest * lowest / 4) ** 0.5, edge / 3)
-    low = min(max(begins, suggestion / 10), suggestion / 2)
-    high = max(min(lowest / 2, edge / 2), suggestion)
+    suggestion = min(middle([r.most for r in readings]), edge / 2)
+    low = min(middle([r.half for r in readings]), suggestion / 2)
+    high = max(min(middle([r.lowest for r in readings]), edge / 1.5), suggestion)
     logs = np.log10([r.edge for r in readings])
     return Interval(low, suggestion, high, edge, float(np.ptp(logs)), all(r.reached for r in readings))

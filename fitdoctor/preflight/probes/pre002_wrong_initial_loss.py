@@ -64,9 +64,10 @@ def wrong_initial_loss(
     mean = float(call.of(call.input))
     if (summed := _summed(bench, call, loss, mean)) is not None:
         yield summed
+    observed = sum(float(c.of(c.input)) for c, _ in calls) / len(calls)
     each = torch.cat([c.per_example() for c, _ in calls])
-    observed = float(each.mean())
-    error = float(each.std()) / math.sqrt(len(each)) if len(each) > 1 else math.inf
+    # Class weights change the scale of the mean, not its relative error.
+    error = observed * float(each.std() / each.mean()) / math.sqrt(len(each)) if len(each) > 1 else math.inf
     zero, best = _constant_losses([c for c, _ in calls])
     low, high = min(zero, best), max(zero, best)
     slack = max(tolerance * high, 3 * error)

@@ -44,7 +44,7 @@ def ragged_last_batch(bench: Bench, *, share: float = 0.125) -> Iterator[Finding
     if size is None or not batch or drops is None:
         raise CannotJudge("the number of examples or the size of a batch is unknown")
     rest = size % batch
-    if drops or rest == 0 or size < batch or rest / batch >= share:
+    if drops or rest == 0 or size < batch:
         return
     if rest == 1:
         one = bench.batch(1)
@@ -59,6 +59,8 @@ def ragged_last_batch(bench: Bench, *, share: float = 0.125) -> Iterator[Finding
                     remedies=[drop_last_batch()],
                 )  # fmt: skip
                 return
+    if rest / batch > share:
+        return
     yield finding(
         f"the last batch of an epoch holds {rest} of {batch} examples",
         NOTE, HIGH, seen("loss", f"{size:,} examples in batches of {batch}", f"{share * batch:.0f} or more, or none"),

@@ -23,7 +23,7 @@ def batch_too_large(bench: Bench, *, limit: float = 0.9) -> Iterator[Finding]:
         Out of memory ends the training, often not in the first step but in that with the longest inputs.
 
     How it is measured:
-        A ladder of three small batches, from one example to an eighth of a batch (at least three): what each adds for
+        A ladder of three small batches, from two examples to an eighth of a batch (at least six): what each adds for
         activations, by the allocator's peak on a GPU, by the tensors that autograd keeps on a CPU. A line through them,
         with weights, gradients and the optimizer's state, predicts the need of a whole batch and the largest batch
         that fits in `limit` of the device. Nothing near the limit is ever allocated.

@@ -1,0 +1,497 @@
+"""Probes of model, loss and optimizer: for each a defective program, a sound one, and one that is odd but sound."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tests.preflight.programs import Program, images, loader, mlp, vectors
+from torch import Tensor, nn
+
+
+def values(n: int = 300, shape: str = "column") -> Any:
+    """Loaders of a regression on ten features."""
+    x, _ = vectors(n + 100)
+    y = x[:, :3].sum(1) + 0.1 * x[:, 3]
+    y = y[:, None] if shape == "column" else y
+    return loader(x[:n], y[:n]), loader(x[n:], y[n:], 50, shuffle=False)
+
+
+def regression(net: nn.Module, criterion: Any = None, shape: str = "column", **more: Any) -> Program:
+    train, val = values(shape=shape)
+    return Program(net, criterion or nn.MSELoss(), train_loader=train, val_loader=val, **more)
+
+
+# --- PRE001 ---------------------------------------------------------------------------------------------
+
+
+def test_a_program_that_raises_or_gives_nan_fails() -> None:
+    Program(mlp(12, 8, 3)).finds("program-fails", "raises RuntimeError", severity="error")
+    Program(mlp(10, 8, 2)).finds("program-fails", "raises IndexError")
+    Program(mlp(), nn.CrossEntropyLoss(reduction="none")).finds("program-fails", "shape (32,)")
+    Program(mlp(), lambda o, y: F.cross_entropy(o * math.nan, y)).finds("program-fails", "nan")
+    Program(mlp(), lambda o, y: F.cross_entropy(o.detach(), y)).finds("program-fails", "no graph")
+
+
+def test_programs_that_run_do_not_fail() -> None:
+    Program(mlp()).sound("program-fails")
+    regression(mlp(10, 8, 1)).sound("program-fails")
+
+
+def test_a_model_that_returns_its_loss_and_a_batch_of_another_form_are_sound() -> None:
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            scores = self.net(x)
+            return {"loss": F.cross_entropy(scores, labels), "logits": scores}
+
+    x, y = vectors(120)
+    batches = [{"x": a, "labels": b} for a, b in zip(x.split(30), y.split(30), strict=True)]
+    program = Program(Whole(), None, train_loader=batches)
+    report = program.check(options={"one-batch-not-learned": {"steps": 60}})
+    assert {o.rule for o in report.outcomes if o.status == "crashed"} == set()
+    assert report.verdict == "healthy"
+    odd = [{"a": a, "b": b} for a, b in zip(x.split(30), y.split(30), strict=True)]
+    Program(mlp(), None, train_loader=odd, more={"loss_of": lambda m, b: F.cross_entropy(m(b["a"]), b["b"])}).sound(
+        "program-fails"
+    )
+
+
+def test_a_program_that_fails_is_the_one_root() -> None:
+    report = Program(mlp(12, 8, 3)).check()
+    assert [d.root.rule for d in report.diagnoses if d.root.severity != "note"] == ["program-fails"]
+    assert report.verdict == "sick"
+    assert {o.rule: o.why for o in report.outcomes if o.status == "crashed"} == {}
+
+
+# --- PRE002 ---------------------------------------------------------------------------------------------
+
+
+def scaled(net: nn.Sequential, factor: float) -> nn.Sequential:
+    with torch.no_grad():
+        net[-1].weight.mul_(factor)
+    return net
+
+
+def test_large_scores_and_sums_start_too_high() -> None:
+    Program(scaled(mlp(), 60)).finds("wrong-initial-loss", "times that of constant outputs", severity="warning")
+    net = mlp()
+    program = Program(net, nn.CrossEntropyLoss(reduction="sum"), torch.optim.SGD(net.parameters(), 0.01))
+    program.finds("wrong-initial-loss", "summed, not averaged: 32 times", severity="warning")
+
+
+def test_usual_initial_losses_are_sound() -> None:
+    Program(mlp()).sound("wrong-initial-loss")
+    regression(mlp(10, 8, 1)).sound("wrong-initial-loss")
+    x, y = vectors()
+    Program(mlp(10, 8, 1), nn.BCEWithLogitsLoss(), train_loader=loader(x, (y > 0).float()[:, None])).sound(
+        "wrong-initial-loss"
+    )
+
+
+def test_a_bias_at_the_class_shares_weights_and_smoothing_are_sound() -> None:
+    x, y = vectors()
+    y = torch.where(torch.rand(len(y), generator=torch.Generator().manual_seed(0)) < 0.9, 0, y)
+    net = mlp()
+    with torch.no_grad():
+        net[-1].bias.copy_((torch.bincount(y) / len(y)).log())
+    Program(net, train_loader=loader(x, y)).sound("wrong-initial-loss")
+    odd = nn.CrossEntropyLoss(weight=torch.tensor([0.1, 5.0, 5.0]), label_smoothing=0.2)
+    Program(mlp(), odd, train_loader=loader(x, y)).sound("wrong-initial-loss")
+
+
+def test_a_trained_model_is_only_noted() -> None:
+    program = Program(mlp())
+    for _ in range(30):
+        for x, y in program.train_loader:
+            program.optimizer.zero_grad()
+            program.criterion(program.model(x), y).backward()
+            program.optimizer.step()
+    program.finds("wrong-initial-loss", "below that of the best constant", severity="note")
+
+
+# --- PRE003 ---------------------------------------------------------------------------------------------
+
+
+def test_wrong_inputs_of_class_losses_are_told_apart() -> None:
+    Program(mlp(end=(nn.Softmax(1),))).finds("wrong-loss-input", "softmax before", severity="error")
+    Program(mlp(), nn.NLLLoss()).finds("wrong-loss-input", "given raw scores", severity="error")
+    Program(mlp(end=(nn.Softmax(1),)), nn.NLLLoss()).finds("wrong-loss-input", "given probabilities")
+    Program(mlp(end=(nn.ReLU(),))).finds("wrong-loss-input", "relu before the cross-entropy", severity="warning")
+    x, y = vectors()
+    one = loader(x, torch.zeros_like(y))
+    Program(mlp(10, 8, 1), train_loader=one).finds("wrong-loss-input", "a single class")
+
+
+def test_wrong_inputs_of_binary_losses_are_told_apart() -> None:
+    x, y = vectors()
+    binary = loader(x, (y > 0).float()[:, None])
+    Program(mlp(10, 8, 1, end=(nn.Sigmoid(),)), nn.BCEWithLogitsLoss(), train_loader=binary).finds(
+        "wrong-loss-input", "sigmoid before a binary loss", severity="error"
+    )
+    Program(mlp(10, 8, 1), nn.BCEWithLogitsLoss(), train_loader=loader(x, y.float()[:, None])).finds(
+        "wrong-loss-input", "run from 0 to 2"
+    )
+
+
+def test_shapes_and_ranges_of_regressions_are_checked() -> None:
+    def squares(out: Tensor, y: Tensor) -> Tensor:
+        return ((out - y) ** 2).mean()
+
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch warns of the shapes itself
+        regression(mlp(10, 8, 1), shape="row").finds("wrong-loss-input", "are broadcast", severity="error")
+    regression(mlp(10, 8, 1), squares, shape="row").finds("wrong-loss-input", "are broadcast")
+    regression(mlp(10, 8, 1, end=(nn.Sigmoid(),))).finds("wrong-loss-input", "outside the range", "sigmoid")
+
+
+def test_right_inputs_are_sound() -> None:
+    Program(mlp()).sound("wrong-loss-input")
+    Program(mlp(end=(nn.LogSoftmax(1),)), nn.NLLLoss()).sound("wrong-loss-input")
+    regression(mlp(10, 8, 1)).sound("wrong-loss-input")
+
+
+def test_odd_but_sound_inputs_are_sound() -> None:
+    x, y = vectors()
+    binary = loader(x, (y > 0).float()[:, None])
+    Program(mlp(10, 8, 1, end=(nn.Sigmoid(),)), nn.BCELoss(), train_loader=binary).sound("wrong-loss-input")
+    train = loader(x, torch.sigmoid(x[:, :1]))
+    Program(mlp(10, 8, 1, end=(nn.Sigmoid(),)), nn.MSELoss(), train_loader=train).sound("wrong-loss-input")
+    soft = loader(x, F.one_hot(y, 3).float())  # targets that are probabilities
+    Program(mlp(), train_loader=soft).sound("wrong-loss-input")
+    message = Program(mlp(end=(nn.LogSoftmax(1),))).finds("wrong-loss-input", "log_softmax before", severity="note")
+    assert "harmless" in message
+
+
+# --- PRE004 ---------------------------------------------------------------------------------------------
+
+
+def test_an_optimizer_of_other_parameters_is_found() -> None:
+    net, twin = mlp(), mlp()
+    Program(net, optimizer=torch.optim.SGD(twin.parameters(), 0.1)).finds(
+        "parameters-not-trained", "holds no parameter of this model", severity="error"
+    )
+    Program(net, optimizer=torch.optim.SGD(net[0].parameters(), 0.1)).finds(
+        "parameters-not-trained", "2 of 4 tensors", severity="warning"
+    )
+    Program(net, optimizer=torch.optim.SGD(net.parameters(), 0.0)).finds("parameters-not-trained", "rate is 0")
+    half = mlp().to(torch.bfloat16)
+    x, y = vectors()
+    program = Program(half, lambda o, t: F.cross_entropy(o.float(), t), torch.optim.SGD(half.parameters(), 1e-9),
+                      train_loader=loader(x.to(torch.bfloat16), y))  # fmt: skip
+    program.finds("parameters-not-trained", "do not move in three steps")
+
+
+def test_an_optimizer_of_all_parameters_is_sound() -> None:
+    Program(mlp()).sound("parameters-not-trained")
+
+
+def test_frozen_and_tied_parameters_and_a_warm_up_from_zero_are_sound() -> None:
+    net = mlp(10, 16, 16, 3)
+    net[4].weight.requires_grad_(False)
+    Program(net, optimizer=torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.1)).sound(
+        "parameters-not-trained"
+    )
+    tied = mlp(10, 10, 10, 3)
+    tied[2].weight = tied[0].weight
+    Program(tied).sound("parameters-not-trained")
+    net = mlp()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(1.0, i / 10))
+    Program(net, optimizer=optimizer, more={"scheduler": scheduler}).skips("parameters-not-trained", "rate is 0")
+
+
+# --- PRE005 and PRE006 ----------------------------------------------------------------------------------
+
+
+class Cut(nn.Module):
+    """Forgets its input on the way."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.how = how
+        self.first, self.last = nn.Linear(10, 32), nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x * 0 if self.how == "masked" else x).relu()
+        return self.last(h.mean(0, keepdim=True).expand_as(h) if self.how == "averaged" else h)
+
+
+def test_a_batch_that_cannot_be_memorised_is_found() -> None:
+    program = Program(Cut("masked"))
+    program.finds("one-batch-not-learned", "cannot be memorised", severity="error")
+    program.finds("input-ignored", "the same for every input", severity="error")
+    Program(Cut("averaged")).finds("input-ignored", "the same for every input")
+
+
+def test_a_usual_model_learns_a_batch_and_uses_its_input() -> None:
+    program = Program(mlp())
+    program.sound("one-batch-not-learned")
+    program.sound("input-ignored")
+
+
+def test_dropout_smoothing_and_small_models_are_no_faults() -> None:
+    net = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Dropout(0.8), nn.Linear(64, 3))
+    Program(net, nn.CrossEntropyLoss(label_smoothing=0.3)).sound("one-batch-not-learned")
+    Program(net).sound("input-ignored")
+    regression(nn.Linear(10, 1)).skips("one-batch-not-learned", "fewer parameters")
+    x, y = vectors()
+    random = torch.randint(0, 3, y.shape, generator=torch.Generator().manual_seed(0))
+    small = Program(nn.Linear(2, 3), train_loader=loader(x[:, :2], random))
+    outcome = small.outcome("one-batch-not-learned")
+    assert all(f.severity == "note" for f in outcome.findings), outcome.findings[0].message
+
+
+def test_an_optimizer_that_diverges_is_told_from_a_model_that_cannot_learn() -> None:
+    net = mlp()
+    program = Program(net, optimizer=torch.optim.SGD(net.parameters(), 1e4))
+    program.finds("one-batch-not-learned", "diverges", severity="warning")
+    slow = Program(net, optimizer=torch.optim.SGD(net.parameters(), 1e-6))
+    slow.finds("one-batch-not-learned", "is slow", severity="note")
+
+
+# --- PRE007 ---------------------------------------------------------------------------------------------
+
+
+class Mixing(nn.Module):
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.GRU(1, 8, batch_first=batch_first), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x[..., None])[0][:, -1])
+
+
+class Pairs(nn.Module):
+    """One score per pair of examples, on purpose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp(10, 16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.normalize(self.net(x), dim=1)
+        return h @ h.T
+
+
+def test_a_recurrent_layer_over_the_batch_is_found() -> None:
+    Program(Mixing(batch_first=False)).finds("examples-mixed", "changes the outputs of", severity="error")
+    Program(mlp(end=(nn.Softmax(0),))).finds("examples-mixed", "of the 7 others")
+
+
+def test_examples_of_usual_models_are_apart() -> None:
+    Program(Mixing(batch_first=True)).sound("examples-mixed")
+    Program(mlp()).sound("examples-mixed")
+
+
+def test_batch_norm_and_contrastive_models_are_no_faults() -> None:
+    Program(nn.Sequential(nn.Linear(10, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))).sound("examples-mixed")
+    Program(Pairs(), lambda o, y: F.cross_entropy(o, torch.arange(len(o)))).skips("examples-mixed", "per example")
+
+
+# --- PRE008 to PRE011 -----------------------------------------------------------------------------------
+
+
+def deep(depth: int, *, gain: float = 0.0, norm: bool = False) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for i in range(depth):
+        linear = nn.Linear(10 if i == 0 else 32, 32)
+        if gain:
+            nn.init.normal_(linear.weight, std=gain / linear.in_features**0.5)
+            nn.init.zeros_(linear.bias)
+        layers += [linear, *([nn.LayerNorm(32)] if norm else []), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(32, 3))
+
+
+def test_signals_that_fade_or_grow_with_depth_are_found() -> None:
+    Program(deep(20)).finds("poor-initialisation", "-fold over", severity="warning")
+    Program(deep(10, gain=4.0)).finds("poor-initialisation", "grow", severity="warning")
+
+
+def test_matched_initialisation_is_sound() -> None:
+    Program(deep(20, gain=math.sqrt(2))).sound("poor-initialisation")
+    Program(deep(5)).sound("poor-initialisation")
+
+
+class Residual(nn.Module):
+    """Branches begin at zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.head = nn.Linear(10, 32), nn.Linear(32, 3)
+        self.blocks = nn.ModuleList([nn.Linear(32, 32) for _ in range(8)])
+        for block in self.blocks:
+            nn.init.zeros_(block.weight)
+            nn.init.zeros_(block.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        for block in self.blocks:
+            h = h + block(h.relu())
+        return self.head(h)
+
+
+def test_normalised_and_zero_branches_are_sound() -> None:
+    Program(deep(20, norm=True)).sound("poor-initialisation")
+    Program(Residual()).skips("poor-initialisation", "hidden layers")
+    program = Program(Residual())
+    program.sound("unused-parameters")
+    program.sound("one-batch-not-learned")
+
+
+def test_dead_and_saturated_units_are_found() -> None:
+    net = mlp(10, 64, 3)
+    with torch.no_grad():
+        net[0].bias.fill_(-20)
+    Program(net).finds("dead-units", "100% of the units of activation 1 (relu) are zero", severity="warning")
+    hot = mlp(10, 64, 3, activation=nn.Tanh)
+    with torch.no_grad():
+        hot[0].weight.mul_(100)
+    Program(hot).skips("dead-units", "no relu")  # the one activation before the loss may be meant as its output
+    hot = mlp(10, 64, 64, 3, activation=nn.Tanh)
+    with torch.no_grad():
+        hot[0].weight.mul_(100)
+    Program(hot).finds("dead-units", "saturated")
+
+
+def test_usual_units_live() -> None:
+    Program(mlp(10, 64, 64, 3)).sound("dead-units")
+    Program(mlp(10, 64, 64, 3, activation=nn.Tanh)).sound("dead-units")
+
+
+def test_sparse_units_and_gates_are_no_faults() -> None:
+    net = mlp(10, 64, 3)
+    with torch.no_grad():
+        net[0].bias.fill_(-0.6)  # most outputs are zero, but every unit lives for some inputs
+    Program(net).sound("dead-units")
+
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.gate, self.head = nn.Linear(10, 16), nn.Linear(10, 16), nn.Linear(16, 3)
+            nn.init.constant_(self.gate.bias, 8.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.a(x) * torch.sigmoid(self.gate(x)))
+
+    outcome = Program(Gated()).outcome("dead-units")
+    assert not outcome.findings
+
+
+class Forgetful(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.how, self.calls = how, 0
+        self.net, self.extra = mlp(), nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.how == "detached":
+            return self.net(x) + self.extra(x).detach()
+        if self.how == "experts":
+            return self.net(x) if self.calls % 2 else self.extra(x)
+        return self.net(x) + (self.extra(x) if self.how == "used" else 0)
+
+
+def test_parameters_without_gradient_are_found() -> None:
+    Program(Forgetful("forgotten")).finds("unused-parameters", "2 of 6 trainable tensors get no gradient")
+    Program(Forgetful("detached")).finds("unused-parameters", "no gradient", severity="warning")
+
+
+def test_used_parameters_are_sound() -> None:
+    Program(Forgetful("used")).sound("unused-parameters")
+
+
+def test_branches_that_only_some_batches_take_are_sound() -> None:
+    Program(Forgetful("experts")).sound("unused-parameters")
+    net = Forgetful("forgotten")
+    net.extra.requires_grad_(False)
+    Program(net).sound("unused-parameters")
+
+
+class Dropping(nn.Module):
+    def __init__(self, obeys: bool) -> None:
+        super().__init__()
+        self.obeys, self.net = obeys, mlp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.net(x), 0.5, training=self.training or not self.obeys)
+
+
+def test_dropout_that_ignores_the_mode_and_batch_norm_over_two_are_found() -> None:
+    Program(Dropping(obeys=False)).finds("evaluation-differs", "two evaluations of one batch", severity="warning")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(10, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 3))
+    with torch.no_grad():
+        net[3].weight.mul_(10)
+    x, y = vectors(128)
+    Program(net, train_loader=loader(x, y, 2)).finds("evaluation-differs", "in train and", severity="warning")
+
+
+def test_usual_modes_agree() -> None:
+    Program(Dropping(obeys=True)).sound("evaluation-differs")
+    x, y = images()
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 2))
+    Program(net, train_loader=loader(x, y)).sound("evaluation-differs")
+
+
+def test_a_new_batch_norm_far_from_its_data_and_a_model_in_eval_mode_are_sound() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.BatchNorm1d(10), nn.Linear(10, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 3)).eval()
+    x, y = vectors()
+    Program(net, train_loader=loader(50 + 20 * x, y)).sound("evaluation-differs")
+
+
+# --- PRE025 ---------------------------------------------------------------------------------------------
+
+
+def at_rate(lr: float) -> Program:
+    net = mlp()
+    return Program(net, optimizer=torch.optim.SGD(net.parameters(), lr, momentum=0.9))
+
+
+def test_a_rate_beyond_the_edge_is_found() -> None:
+    at_rate(100.0).finds(
+        "learning-rate-out-of-range", "times the rate at which the loss breaks away", severity="warning"
+    )
+    at_rate(1e-7).finds("learning-rate-out-of-range", "times below", severity="note")
+
+
+def test_usual_rates_are_sound() -> None:
+    at_rate(0.05).sound("learning-rate-out-of-range")
+    Program(mlp()).sound("learning-rate-out-of-range")
+
+
+def test_a_warm_up_to_a_high_peak_is_no_fault() -> None:
+    net = mlp()
+    optimizer = torch.optim.SGD(net.parameters(), 0.2, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=50)
+    Program(net, optimizer=optimizer, more={"scheduler": scheduler}).sound("learning-rate-out-of-range")
+
+
+def test_rates_cannot_be_judged_where_nothing_is_learned() -> None:
+    x, y = vectors()
+    Program(Cut("masked"), train_loader=loader(x, torch.randint(0, 3, y.shape))).skips("learning-rate-out-of-range")
+
+
+def test_whole_reports_name_one_root() -> None:
+    x, y = vectors(500)
+    net = mlp(10, 64, 64, 3, activation=nn.Tanh)
+    train, val = loader(300 + 100 * x[:400], y[:400]), loader(300 + 100 * x[400:], y[400:])
+    report = Program(net, optimizer=torch.optim.SGD(net.parameters(), 0.1), train_loader=train, val_loader=val).check()
+    harmful = [d for d in report.diagnoses if d.root.severity != "note"]
+    assert [d.root.rule for d in harmful] == ["unnormalised-inputs"]
+    assert harmful[0].explains
+    assert report.facts["classes"] == 3
