@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from fitdoctor.readers import RunSource
 
 _REMOTE = re.compile(r"[a-zA-Z][0-9a-zA-Z.]*://")
-_SETTINGS = frozenset({".yaml", ".yml", ".json"})
-"""Suffixes of what readers look at beside a log."""
+_STORES = frozenset({"mlflow_store", "dvclive", "clearml_offline", "wandb_offline"})
+"""Readers that look for more in the folders of their logs; the others look for settings only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,18 @@ class Place:
 
 def _beside(source: RunSource) -> Iterator[Path]:
     """Links in the folders of a source that a reader could open without having been given them."""
+    from fitdoctor.readers import settings
+
     folders = {file.parent for file in source.files}
     for part in source.parts:
         if part.home not in part.files and part.home.is_dir() and part.module != "tensorboard":
             folders.update(Path(folder) for folder, _, _ in os.walk(part.home))
-    stores = any(part.module == "mlflow_store" for part in source.parts)  # there every file is data
+    stores = any(part.module in _STORES for part in source.parts)
     for folder in folders:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.is_symlink() and (stores or os.path.splitext(entry.name)[1].lower() in _SETTINGS):
+                    if entry.is_symlink() and (stores or entry.name in settings.NAMES):
                         yield Path(entry.path)
         except OSError:
             continue

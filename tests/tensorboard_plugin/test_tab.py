@@ -101,6 +101,8 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         os.utime(logs / "hostile" / name / "metrics.csv", (1.7e9, 1.7e9))
     fill(folder / "elsewhere", ("tiny_val_set",))
     (logs / "link").symlink_to(folder / "elsewhere", target_is_directory=True)
+    fill(logs / "refused", ("tiny_val_set",))
+    (logs / "refused" / "tiny_val_set" / "hparams.yaml").symlink_to(folder / "elsewhere" / "secret.yaml")
     return logs
 
 
@@ -130,7 +132,7 @@ def test_each_run_has_its_verdict_and_root_cause(visit: Visit, address: str, log
     expect(title(page, re.compile(r"^4 of 10 runs are sick\.$"))).to_be_visible()
     inside = tab(page)
     inside.get_by_label("Filter").fill("samples/")
-    expect(inside.get_by_text("5 of 10 runs")).to_be_visible()
+    expect(inside.get_by_text("5 of 11 runs")).to_be_visible()
     for run in open_runs(logs / "samples"):
         report = diagnose(run)
         line = inside.locator("tbody tr", has=inside.get_by_role("link", name=f"samples/{run.name}", exact=True))
@@ -171,7 +173,7 @@ def test_a_copied_link_restores_the_view(visit: Visit, address: str):
     page = visit(f"{address}/#fitdoctor")
     inside = tab(page)
     inside.get_by_label("Filter").fill("gradients")
-    expect(inside.get_by_text("2 of 10 runs")).to_be_visible()
+    expect(inside.get_by_text("2 of 11 runs")).to_be_visible()
     inside.get_by_role("link", name="samples/vanishing_gradients").click()
     expect(title(page, "vanishing-gradients: ")).to_be_visible()
     inside.get_by_role("button", name="Copy link: link to this view").click()
@@ -181,10 +183,10 @@ def test_a_copied_link_restores_the_view(visit: Visit, address: str):
     again = visit(link)
     expect(title(again, "vanishing-gradients: ")).to_be_visible()
     tab(again).get_by_role("link", name="← All runs").click()
-    expect(tab(again).get_by_text("2 of 10 runs")).to_be_visible()
+    expect(tab(again).get_by_text("2 of 11 runs")).to_be_visible()
     # Back and forth, also by way of another tab of TensorBoard's.
     page.go_back()
-    expect(inside.get_by_text("2 of 10 runs")).to_be_visible()
+    expect(inside.get_by_text("2 of 11 runs")).to_be_visible()
     page.go_forward()
     expect(title(page, "vanishing-gradients: ")).to_be_visible()
     page.get_by_role("tab", name="Time Series").or_(page.get_by_text("Time Series")).first.click()
@@ -208,7 +210,7 @@ def test_chosen_runs_are_compared_and_stay_in_the_link(visit: Visit, address: st
 def test_hostile_names_are_text_and_can_be_linked(visit: Visit, address: str):
     page = visit(f"{address}/#fitdoctor")
     tab(page).get_by_label("Filter").fill("hostile/")
-    expect(tab(page).get_by_text("5 of 10 runs")).to_be_visible()
+    expect(tab(page).get_by_text("5 of 11 runs")).to_be_visible()
     links = tab(page).locator("tbody th.run a")
     shown = links.all_inner_texts()
     assert "hostile/<img src=x onerror=alert(1)>" in shown
@@ -220,7 +222,7 @@ def test_hostile_names_are_text_and_can_be_linked(visit: Visit, address: str):
         expect(tab(page).locator("p.name bdi")).to_have_text(name)
         tab(page).get_by_text("About the log (1)").click()
         expect(tab(page).locator("code", has_text="<b>tag</b>")).to_be_visible()
-        if "#" in name:  # a character of addresses, or a name that was made harmless
+        if name.startswith(('hostile/"', "hostile/two")):  # characters of addresses; a name that was made harmless
             again = visit(page.url)
             expect(tab(again).locator("p.name bdi")).to_have_text(name)
             again.close()
@@ -244,7 +246,7 @@ def test_it_follows_the_dark_mode_of_tensorboard(visit: Visit, address: str, wid
 def test_what_a_link_leads_to_is_not_shown(visit: Visit, address: str):
     page = visit(f"{address}/#fitdoctor")
     expect(title(page, "4 of 10 runs are sick.")).to_be_visible()
-    assert "tiny_val_set" not in tab(page).locator("tbody").inner_text()
+    assert "link/" not in tab(page).locator("tbody").inner_text()
     for path in (
         "../elsewhere/tiny_val_set",
         "link/tiny_val_set",
@@ -255,7 +257,17 @@ def test_what_a_link_leads_to_is_not_shown(visit: Visit, address: str):
         assert got(url) == b"null"
 
 
-def test_it_asks_for_what_is_on_the_screen_only_by_reading(address: str):
+def test_a_log_that_is_not_read_says_why(visit: Visit, address: str):
+    page = visit(f"{address}/#fitdoctor")
+    why = "hparams.yaml leads out of the log folder and is not read"
+    line = tab(page).locator("tbody tr", has_text="refused/tiny_val_set")
+    expect(line).to_contain_text(f"failed\n{why}", use_inner_text=True)
+    line.get_by_role("link").click()
+    expect(title(page, "This log could not be judged")).to_be_visible()
+    expect(tab(page).locator("main")).to_contain_text(why)
+
+
+def test_only_questions_are_answered(address: str):
     for method in ("POST", "PUT", "DELETE"):
         request = urllib.request.Request(f"{address}/data/plugin/fitdoctor/runs", method=method)
         with pytest.raises(urllib.error.HTTPError, match="405") as refused:

@@ -277,6 +277,16 @@ def test_nobody_waits_for_a_run_that_is_being_judged(tmp_path: Path, monkeypatch
 
 
 class TestPlaces:
+    def test_other_links_beside_a_log_do_no_harm(self, tmp_path: Path):
+        """Folders of models are full of links into a cache."""
+        write(tmp_path / "logs", "a")
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            (tmp_path / name).write_text("{}", "utf-8")
+            (tmp_path / "logs" / "a" / name).symlink_to(tmp_path / name)
+        watch = idle(tmp_path / "logs")
+        watch.work()
+        assert by_name(watch)["a"]["verdict"] == "healthy"
+
     def test_a_spec_names_its_folders(self, tmp_path: Path):
         for name in ("one", "two"):
             write(tmp_path / name, "a")

@@ -114,9 +114,11 @@ function focusTitle(place) {
 }
 
 function unknown(name, source, context) {
-  const known = source.rows().some((r) => r.run === name);
+  const row = source.rows().find((r) => r.run === name);
+  const [title, text] = !row ? ["No such run", " is not among the runs here."]
+    : row.failed ? ["This log could not be judged", `: ${row.failed}`] : ["Not judged yet", " is being read."];
   return el("section", {},
     el("div", { class: "bar" }, context.back),
-    el("h1", { tabindex: -1 }, known ? "Not judged yet" : "No such run"),
-    el("p", {}, el("bdi", {}, name), known ? " is being read." : " is not among the runs here."));
+    el("h1", { tabindex: -1 }, title),
+    el("p", {}, el("bdi", {}, name), text));
 }

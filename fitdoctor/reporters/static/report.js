@@ -87,13 +87,13 @@ function evidence(e, about) {
     drawing && !about.shown.has(e.label) ? drawing : drawing ? fold(`${about.key}/chart`, `Chart of ${e.label}`, () => drawing) : null);
 }
 
-function remedy(r, place, key) {
+function remedy(r, place, key, heading = "h4") {
   const details = [["Why", r.why], ["Unless", r.unless], ["It worked if", r.confirm]].filter(([, text]) => text);
   const codes = r.codes.map(([name, text]) => el("div", { class: "snippet" },
     el("div", { class: "snippet-head" }, el("span", {}, name), copyButton(`${name} code of: ${r.title}`, text, "Copy")),
     el("pre", { tabindex: 0, "aria-label": `${name} code` }, el("code", {}, text))));
   return el("li", { class: "remedy" },
-    el("h4", {}, prose(r.title)),
+    el(heading, {}, prose(r.title)),
     el("dl", {}, details.map(([label, text]) => [el("dt", {}, label), el("dd", {}, sentence(text))])),
     codes.length > 1 && place > 0 ? fold(`${key}/code/${place}`, "Code", () => codes) : codes);
 }
@@ -115,7 +115,7 @@ function notes(sheet, about) {
       el("p", {}, el("b", {}, n.rule), ": ", prose(n.message), el("span", { class: "quiet" }, ` ${n.since}`)),
       n.evidence.length || n.remedies.length ? fold(`${about.key}/note/${n.rule}`, "More", () => [
         n.evidence.map((e, k) => evidence(e, { ...about, key: `${about.key}/note/${i}/${k}` })),
-        n.remedies.length ? el("ol", { class: "remedies" }, n.remedies.map((r, k) => remedy(r, k, `${about.key}/note/${i}`))) : null]) : null)));
+        n.remedies.length ? el("ol", { class: "remedies" }, n.remedies.map((r, k) => remedy(r, k, `${about.key}/note/${i}`, "h3"))) : null]) : null)));
 }
 
 function smallPrint(sheet, row) {

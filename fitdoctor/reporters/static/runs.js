@@ -129,7 +129,7 @@ function runLine(row, context) {
     el("th", { scope: "row", class: "run" }, context.link({ run: row.run }, el("bdi", {}, row.run)),
       row.growing ? el("span", { class: "growing", title: "still being written" }, " growing") : null),
     el("td", { class: "verdict" }, row.verdict ? badge(row.verdict, row.severity) : el("span", { class: "quiet" }, row.failed ? "failed" : "waiting")),
-    el("td", { class: "root" }, row.root ? el("b", {}, row.root) : null, row.root ? el("div", { class: "quiet" }, prose(row.reason ?? "")) : null),
+    el("td", { class: "root" }, row.root ? el("b", {}, row.root) : null, row.root ? el("div", { class: "quiet" }, prose(row.reason ?? "")) : row.failed ? el("div", { class: "quiet" }, row.failed) : null),
     el("td", { class: "onset" }, row.onset_words),
     el("td", { class: "confidence" }, row.confidence),
     el("td", { class: "spark-cell" }, row.spark ? spark(row) : null),

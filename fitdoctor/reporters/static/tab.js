@@ -51,10 +51,10 @@ class Runs {
   };
 
   progress = () => {
-    const { looked, total, waiting } = this.#last;
+    const { looked, total, waiting, trouble } = this.#last;
     if (this.#failed) return "TensorBoard does not answer; what is shown may be old.";
     if (!looked) return "Looking for training logs …";
-    return waiting ? `${count(total - waiting)} of ${plural(total, "run")} judged so far …` : null;
+    return waiting ? `${count(total - waiting)} of ${plural(total, "run")} judged so far …` : trouble.join("; ") || null;
   };
 
   empty = () => {
