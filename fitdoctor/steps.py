@@ -17,6 +17,10 @@ SAMPLES = 10
 only medians are used."""
 
 
+ROUNDED = 1e-6
+"""Relative update below which the decrease of a float32 loss is mostly rounding (its precision is 1.2e-7)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quality:
     """Step quality over a run.
@@ -35,7 +39,8 @@ class Quality:
 
 
 def step_quality(run: Run, *, least: int = SAMPLES) -> Quality | None:
-    """The step quality while the rate was above half its peak; None with fewer than `least` probed steps.
+    """The step quality while the rate was above half its peak; None with fewer than `least` probed steps, and where
+    updates are so small that only rounding is measured.
 
     A rate that is being annealed takes shorter and shorter steps, whose quality tends to 1 and says nothing of the
     rate that was chosen.
@@ -45,6 +50,9 @@ def step_quality(run: Run, *, least: int = SAMPLES) -> Quality | None:
         return None
     series = series.finite
     rate = learning_rate(run)
+    moved = run.get(UPDATE_RATIO)
+    if moved is not None and len(moved.finite) and float(np.median(moved.finite.values)) < ROUNDED:
+        return None
     if rate is not None and len(rate.finite):
         used = rate.finite.at(series.steps)
         series = series[~(used < 0.5 * float(rate.finite.values.max()))]

@@ -287,11 +287,9 @@ class Ledger:
 
 def scheduler_calls(scheduler: Any) -> int:
     """How often a learning rate scheduler has stepped, its own first call included."""
-    for name in ("_step_count", "last_epoch"):
-        count = getattr(scheduler, name, None)
-        if isinstance(count, int):
-            return count
-    return 0
+    count, last = getattr(scheduler, "_step_count", 0), getattr(scheduler, "last_epoch", -1)
+    # CosineAnnealingWarmRestarts has a step of its own that leaves _step_count alone.
+    return max(count if isinstance(count, int) else 0, last + 1 if isinstance(last, int) else 0)
 
 
 def operation(tensor: Tensor) -> str:

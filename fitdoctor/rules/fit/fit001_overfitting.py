@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitdoctor.curves import Curve, barely_moved, held_out, metric_curve, need_curve, place
+from fitdoctor.curves import Curve, barely_moved, find_curve, held_out, metric_curve, need_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.generalisation import Regress, regress, worsened
 from fitdoctor.remedies import (
@@ -19,7 +19,8 @@ from fitdoctor.remedies import (
 )
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Span
-from fitdoctor.signals import LOSS, Signal
+from fitdoctor.signals import LOSS, PROBE_ACCURACY, Signal
+from fitdoctor.steps import training_curve
 
 
 @rule(
@@ -45,7 +46,9 @@ def overfitting(
         the best; twice `share` where the noise is above 5 % of it), and the training loss is no higher than it
         was at the best epoch. Where neighbouring values are alike, errors and trend are widened by as much as
         the curve wanders. Where a validation metric is logged it must have worsened too; if it held, the
-        finding is overconfidence-drift instead. It is an error from `severe` of the range on.
+        finding is overconfidence-drift instead. It is an error from `severe` of the range on. Where the hooks evaluate
+        a fixed training batch in eval mode (``probe_train``), its loss counts as the training loss: dropout and
+        augmentation hide how well the training data are fitted.
 
     Options:
         errors: least rise in standard errors.
@@ -67,7 +70,8 @@ def overfitting(
         less than 2 % of curves; at the worst of them (100 epochs, 0.7) on 5 %.
     """
     split = held_out(run)
-    train = need_curve(run, LOSS)
+    need_curve(run, LOSS)
+    train = training_curve(run)
     val = need_curve(run, LOSS, split)
     found = regress(val, train)
     if found is None or barely_moved(train):
@@ -75,7 +79,7 @@ def overfitting(
     floor = share if val.noise <= 0.05 * val.swing else 2 * share
     if not worsened(found, errors=errors, share=floor, p=p) or not _training_improved(train, found):
         return
-    metric = metric_curve(run, split)
+    metric = metric_curve(run, split) or find_curve(run, PROBE_ACCURACY, split)
     metric_fell = metric is not None and worsened(regress(metric), errors=errors, share=share / 2, p=p)
     if metric is not None and not metric_fell:
         return

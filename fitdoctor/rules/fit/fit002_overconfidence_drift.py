@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitdoctor.curves import barely_moved, held_out, metric_curve, need_curve, place
+from fitdoctor.curves import barely_moved, find_curve, held_out, metric_curve, need_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.generalisation import regress, worsened
 from fitdoctor.remedies import calibrate_outputs, regularise, use_best_checkpoint
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
-from fitdoctor.signals import LOSS, Signal
+from fitdoctor.signals import LOSS, PROBE_ACCURACY, Signal
+from fitdoctor.steps import training_curve
 
 
 @rule(
@@ -31,7 +32,8 @@ def overconfidence_drift(
 
     How it is measured:
         The test of overfitting on the validation loss, and the same test failing on the validation metric.
-        A note; a warning once the loss has given back `severe` of the range it had gained.
+        A note; a warning once the loss has given back `severe` of the range it had gained. As there, a fixed training
+        batch in eval mode stands for the training loss where the hooks evaluate one.
 
     Options:
         errors: least rise of the loss in standard errors.
@@ -52,10 +54,11 @@ def overconfidence_drift(
     """
     split = held_out(run)
     val = need_curve(run, LOSS, split)
-    metric = metric_curve(run, split)
+    metric = metric_curve(run, split) or find_curve(run, PROBE_ACCURACY, split)
     if metric is None:
         raise CannotJudge(f"no {split} accuracy or other metric with at least 8 values logged")
-    train = need_curve(run, LOSS)
+    need_curve(run, LOSS)
+    train = training_curve(run)
     found = regress(val, train)
     floor = share if val.noise <= 0.05 * val.swing else 2 * share
     if found is None or barely_moved(train) or not worsened(found, errors=errors, share=floor, p=p):

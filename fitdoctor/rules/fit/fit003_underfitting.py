@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from fitdoctor.curves import Curve, chance_accuracy, find_curve, held_out, need_curve
-from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.remedies import add_capacity, less_regularisation, overfit_one_batch, search_learning_rate
+from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
+from fitdoctor.remedies import (
+    add_capacity,
+    check_labels,
+    less_regularisation,
+    lower_learning_rate,
+    overfit_one_batch,
+    raise_learning_rate,
+    search_learning_rate,
+)
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
-from fitdoctor.signals import ACCURACY, LOSS
+from fitdoctor.signals import ACCURACY, LOSS, PROBE_ACCURACY
+from fitdoctor.steps import step_quality, training_curve
 
 
 @rule(
@@ -21,7 +31,9 @@ from fitdoctor.signals import ACCURACY, LOSS
     state=True,
     live=False,
 )
-def underfitting(run: Run, *, learned: float = 0.5, gap: float = 0.1, flat: float = 0.01) -> Iterator[Finding]:
+def underfitting(
+    run: Run, *, learned: float = 0.5, gap: float = 0.1, flat: float = 0.01, modes: float = 1.3
+) -> Iterator[Finding]:
     """The model has stopped improving on its own training data, at a poor level.
 
     Why it matters:
@@ -32,11 +44,16 @@ def underfitting(run: Run, *, learned: float = 0.5, gap: float = 0.1, flat: floa
         accuracy has gained less than `learned` of the way from guessing to perfect, and validation is no
         more than `gap` of that way behind. Accuracy is needed: without it a high floor may be noise in the
         targets, and the run is left open. From a log alone the cause stays open.
+        With the hooks, loss and accuracy are those of a fixed training batch in eval mode (``probe_train``), and the
+        cause is told: regularisation, when the loss in training mode is above `modes` times that in eval mode;
+        optimisation, when the median step quality is above 0.95 (steps too short) or below 0.1 (too long); suspect
+        labels, when held-out accuracy is better than that on the training batch; else capacity.
 
     Options:
         learned: share of the way from chance to perfect accuracy below which a floor counts as poor.
         gap: largest gap between training and validation accuracy, as a share of that way.
         flat: largest forecast gain as a share of the loss range.
+        modes: loss in training mode over loss in eval mode from which regularisation is the cause.
 
     When it is wrong:
         Hard tasks with noisy labels have a poor best possible accuracy; strong augmentation and dropout
@@ -49,10 +66,12 @@ def underfitting(run: Run, *, learned: float = 0.5, gap: float = 0.1, flat: floa
     References:
         Karpathy 2019 (stage 3: overfit first, regularise later). Thresholds are design values.
     """
-    curve = need_curve(run, LOSS, least=20)
+    need_curve(run, LOSS, least=20)
+    curve = training_curve(run, least=12)
     split = held_out(run, ACCURACY)
     val = find_curve(run, ACCURACY, split, least=12) if split else None
-    accuracy = find_curve(run, ACCURACY, least=12)
+    probed = find_curve(run, PROBE_ACCURACY, least=12)
+    accuracy = probed or find_curve(run, ACCURACY, least=12)
     if accuracy is None and val is not None and _losses_agree(run, curve):
         accuracy, val = val, None  # the model does as well on both, so one accuracy stands for the other
     if accuracy is None:
@@ -77,16 +96,75 @@ def underfitting(run: Run, *, learned: float = 0.5, gap: float = 0.1, flat: floa
     ]
     if val is not None:
         evidence.append(Evidence.of(val.series, f"{val.shown(val.final):.3g}, no worse than on the training data"))
+    told = None if probed is None else _cause(run, curve, final, val, guess, modes)
     yield Finding(
-        message=f"{accuracy.series.signal.split} accuracy stops at {final:.3g}, training loss at {curve.final:.4g}: "
-        "the model does not fit",
+        message=f"{accuracy.series.signal.split} accuracy stops at {final:.3g}, "
+        + (f"training loss at {curve.final:.4g}: the model does not fit" if told is None else told.words),
         severity=Severity.WARNING,
         confidence=Confidence.MEDIUM if chance is not None else Confidence.LOW,
         span=Span(int(curve.steps[-(3 * len(curve)) // 10]), int(curve.steps[-1])),
         evidence=tuple(evidence),
-        remedies=(overfit_one_batch(), search_learning_rate(), less_regularisation(), add_capacity()),
-        could_be=("model capacity", "regularisation too strong", "label noise", "lr-noise-floor"),
-        settle_with="train at 4 times the width, and once without regularisation, for the same steps",
+        remedies=(overfit_one_batch(), search_learning_rate(), less_regularisation(), add_capacity())
+        if told is None
+        else told.remedies,
+        could_be=("model capacity", "regularisation too strong", "label noise", "lr-noise-floor")
+        if told is None
+        else told.could_be,
+        settle_with="train at 4 times the width, and once without regularisation, for the same steps"
+        if told is None
+        else told.settle_with,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    """What keeps the model from fitting, as far as fixed batches and step quality tell."""
+
+    words: str
+    remedies: tuple[Remedy, ...]
+    could_be: tuple[str, ...] = ()
+    settle_with: str = ""
+
+
+def _cause(run: Run, curve: Curve, accuracy: float, val: Curve | None, guess: float, modes: float) -> _Cause | None:
+    trained = find_curve(run, LOSS)
+    quality = step_quality(run)
+    if trained is not None and curve.final > 0 and trained.final > modes * curve.final:
+        ratio = trained.final / curve.final
+        return _Cause(
+            f"regularisation holds it ({ratio:.2g} times that loss in training mode)",
+            (less_regularisation(), add_capacity()),
+            ("model capacity",),
+            "train a tenth of the steps without dropout and augmentation: a lower loss settles it",
+        )
+    if val is not None and val.shown(val.final) > accuracy + 0.05 * (1 - guess):
+        return _Cause(
+            f"held-out accuracy is better, {val.shown(val.final):.3g}",
+            (check_labels(), overfit_one_batch(), add_capacity()),
+            ("label noise", "an easier validation set", "model capacity"),
+            "relabel 100 training examples: many wrong ones settle it",
+        )
+    if quality is None:
+        return None
+    if quality.late > 0.95:
+        return _Cause(
+            f"steps too short (quality {quality.late:.2f})",
+            (search_learning_rate(), raise_learning_rate(3.0)),
+            ("lr-too-low",),
+            "train a tenth of the steps at 3 and 10 times the rate: a lower loss settles it",
+        )
+    if quality.late < 0.1:
+        return _Cause(
+            f"steps too long (quality {quality.late:.2f})",
+            (lower_learning_rate(0.1), search_learning_rate()),
+            ("lr-too-high",),
+            "train a tenth of the steps at a tenth of the rate: a lower loss settles it",
+        )
+    return _Cause(
+        "the model is too small",
+        (overfit_one_batch(), add_capacity()),
+        ("label noise", "lr-noise-floor"),
+        "train at 4 times the width for the same steps: a lower training loss settles it",
     )
 
 

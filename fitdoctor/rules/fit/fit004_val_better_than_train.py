@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import held_out, need_curve, place
+from fitdoctor.curves import find_curve, held_out, need_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
-from fitdoctor.signals import LOSS, Signal
+from fitdoctor.signals import LOSS, PROBE_LOSS, Signal
 
 
 @rule(
@@ -40,6 +40,9 @@ def val_better_than_train(run: Run, *, share: float = 0.02, most: float = 0.8) -
     When it is wrong:
         It states a fact; only the reasons are guesses.
 
+        A fixed training batch in eval mode (``probe_train``) tells the reasons apart: where its loss is no higher
+        than that of validation, dropout, augmentation or the average over the epoch is the whole reason.
+
     What to do:
         Evaluate a fixed part of the training data in eval mode. If validation is still better, look for
         duplicates between the sets, then for an easier validation set.
@@ -62,6 +65,8 @@ def val_better_than_train(run: Run, *, share: float = 0.02, most: float = 0.8) -
     gap = float(np.median(difference))
     if gap < max(share * train.swing, 2 * val.noise) or float(np.mean(difference > 0)) < most:
         return
+    probed = find_curve(run, PROBE_LOSS)
+    settled = probed is not None and probed.final <= val.final + val.noise
     yield Finding(
         message=f"{split} loss {val.final:.4g} stays {gap:.2g} below train loss {train.final:.4g}",
         severity=Severity.NOTE,
@@ -83,11 +88,19 @@ def val_better_than_train(run: Run, *, share: float = 0.02, most: float = 0.8) -
                 confirm="the two losses meet, or validation is the higher one",
             ),
         ),
-        could_be=(
+        could_be=("dropout or augmentation in training",)
+        if settled
+        else ("an easier validation set", "leakage")
+        if probed is not None
+        else (
             "dropout or augmentation in training",
             "train loss averaged during the epoch",
             "an easier validation set",
             "leakage",
         ),
-        settle_with="one evaluation pass over 1,000 training examples in eval mode",
+        settle_with="look for duplicates between the two sets"
+        if probed is not None and not settled
+        else ""
+        if settled
+        else "one evaluation pass over 1,000 training examples in eval mode",
     )

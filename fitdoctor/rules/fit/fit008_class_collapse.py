@@ -22,6 +22,7 @@ from fitdoctor.steps import left_over, training_curve
     needs=[LARGEST_PREDICTED_SHARE],
     explains=["no-learning", "underfitting", "plateau", "val-set-too-noisy", "undertrained"],
     since="0.1.0",
+    state=True,
 )
 def class_collapse(run: Run, *, share: float = 0.95, few: int = 500, rare: float = 0.05) -> Iterator[Finding]:
     """The model gives the same answer to nearly every input.

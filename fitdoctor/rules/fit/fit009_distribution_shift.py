@@ -24,7 +24,7 @@ from fitdoctor.signals import LOSS, PROBE_LOSS, Signal
     state=True,
     live=False,
 )
-def distribution_shift(run: Run, *, kept: float = 0.4, early: float = 0.5, errors: float = 4.0) -> Iterator[Finding]:
+def distribution_shift(run: Run, *, kept: float = 0.4, errors: float = 4.0) -> Iterator[Finding]:
     """Validation never followed the training loss: it is measured on something else.
 
     Why it matters:
@@ -35,12 +35,10 @@ def distribution_shift(run: Run, *, kept: float = 0.4, early: float = 0.5, error
         On a fixed batch of training data in eval mode (``probe_train``), so that dropout and augmentation play no
         role. The training loss has to fall by a fifth of its start (or of the loss of guessing). When it has come half
         of its way, the validation loss has come less than `kept` of that way, and lags by `errors` standard
-        deviations of its noise; and the gap there is already at least `early` of the gap at the end: it did not grow
-        as overfitting does, which begins small.
+        deviations of its noise; and it never catches up. Overfitting begins small and grows.
 
     Options:
         kept: share of the training loss's first half that validation must have made.
-        early: least share of the final gap that is there at half way.
         errors: least gap in standard deviations of the noise of the validation loss.
 
     When it is wrong:
@@ -71,7 +69,7 @@ def distribution_shift(run: Run, *, kept: float = 0.4, early: float = 0.5, error
     index = min(int(np.searchsorted(val.steps, step)), len(val) - 1)
     there, at = float(val.smooth[index]), float(np.interp(val.steps[index], train.steps, train.smooth))
     gap, last = there - at, val.final - train.final
-    if start - there > kept * (start - at) or gap < errors * val.noise or gap < early * last or last < 0.2 * way:
+    if start - there > kept * (start - at) or gap < errors * val.noise or last < 0.2 * way:
         return
     if val.final < start - kept * way:
         return  # validation came along after all
@@ -91,6 +89,10 @@ def distribution_shift(run: Run, *, kept: float = 0.4, early: float = 0.5, error
             Evidence.of(train.series, f"from {start:.3g} to {train.final:.3g} in eval mode"),
         ),
         remedies=(split_again(),),
-        could_be=("a different preparation of the validation data", "overfitting", "too few training examples"),
+        could_be=(
+            "a different preparation of the validation data",
+            "wrong training labels",
+            "too few training examples",
+        ),
         settle_with="pool both sets, shuffle, split again and train a tenth of the steps: no gap settles a shift",
     )

@@ -11,6 +11,7 @@ from fitdoctor.curves import (
     Curve,
     barely_moved,
     begins_at_start,
+    chance_loss,
     find_curve,
     held_out,
     jitter,
@@ -74,6 +75,10 @@ class _Sign:
         "best-epoch",
         "undertrained",
         "class-collapse",
+        "dead-relu",
+        "input-collapse",
+        "saturated-activations",
+        "logit-drift",
         "layerwise-update-imbalance",
         "adam-second-moment-lag",
     ],
@@ -235,6 +240,9 @@ def _blow_up(run: Run, curve: Curve, factor: float) -> _Sign | None:
     peak = float(heights[peak_index])
     if peak < start * (1 + factor) + 5 * curve.noise:
         return None
+    chance = chance_loss(run)
+    if chance is not None and start < 0.5 * chance and curve.final < start + 0.05 * chance:
+        return None  # a trained model that is as good as it was: its own loss is no measure
     aloft = float(np.mean(curve.smooth > start))
     late = curve.tail_trend(0.6)
     stalled = late.p_down > 0.01 or -late.change < 0.03 * max(start - curve.best, 0.0)

@@ -10,6 +10,7 @@ from fitdoctor.remedies import raise_learning_rate, stretch_schedule
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS
+from fitdoctor.steps import step_quality, training_curve
 
 
 @rule("LRN003", "undertrained", needs=[LOSS], explains=["underfitting"], since="0.1.0", state=True, live=False)
@@ -23,7 +24,8 @@ def undertrained(run: Run, *, gain: float = 0.03, much: float = 0.1, horizon: fl
         A saturating curve fitted to the training loss, and to the validation loss where there is one,
         promises at least `gain` of the range from `horizon` more training, the fall over the last quarter (at
         least 6 values) is significant, and the rate has not been annealed. A note; a warning from `much` on,
-        because most sound runs could still gain a little.
+        because most sound runs could still gain a little. Where the hooks evaluate a fixed training batch, its loss
+        is used; where they measured a step quality below 0.9, the rate is long enough and only time is short.
 
     Options:
         gain: least forecast gain as a share of the range covered.
@@ -41,7 +43,8 @@ def undertrained(run: Run, *, gain: float = 0.03, much: float = 0.1, horizon: fl
         Viering and Loog 2022, The Shape of Learning Curves; Godbole et al. 2023 (best step in the last
         quarter: train longer). The 3 % floor is twice the forecast error on settled curves with 5 % noise.
     """
-    curve = need_curve(run, LOSS, least=12)
+    need_curve(run, LOSS, least=12)
+    curve = training_curve(run, least=12)
     left = rate_left(run, 0.1)
     if left is not None and left < 0.2:
         return
@@ -51,6 +54,8 @@ def undertrained(run: Run, *, gain: float = 0.03, much: float = 0.1, horizon: fl
     promised = min(seen)
     if promised < gain:
         return
+    quality = step_quality(run)
+    long_steps = quality is not None and quality.late < 0.9
     yield Finding(
         message=f"training loss still falling at the end: {promised:.0%} more of its range in sight",
         severity=Severity.WARNING if promised >= much else Severity.NOTE,
@@ -63,9 +68,11 @@ def undertrained(run: Run, *, gain: float = 0.03, much: float = 0.1, horizon: fl
                 f"less than {gain:.0%}",
             ),
         ),
-        remedies=(stretch_schedule(2.0), raise_learning_rate(3.0)),
-        could_be=("lr-too-low",),
-        settle_with="train a tenth of the steps at 3 times the rate: faster and as smooth means the rate, else time",
+        remedies=(stretch_schedule(2.0),) if long_steps else (stretch_schedule(2.0), raise_learning_rate(3.0)),
+        could_be=() if long_steps else ("lr-too-low",),
+        settle_with=""
+        if long_steps
+        else "train a tenth of the steps at 3 times the rate: faster and as smooth means the rate, else time",
     )
 
 

@@ -9,7 +9,8 @@ from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import average_weights, decay_learning_rate
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
-from fitdoctor.signals import LOSS
+from fitdoctor.signals import LOSS, PROBE_LOSS
+from fitdoctor.steps import step_quality
 
 
 @rule(
@@ -31,7 +32,9 @@ def lr_noise_floor(run: Run, *, share: float = 0.3, jump: float = 0.01) -> Itera
     How it is measured:
         The learning rate is logged and stays above 30 % of its peak; over the last `share` of the run the
         loss has no significant trend, while the loss on the same validation data still jumps by more than
-        `jump` of its range from evaluation to evaluation. A note: only an annealed branch shows the gain.
+        `jump` of its range from evaluation to evaluation. A fixed batch (``probe_train``) that the hooks evaluate
+        shows the trend without the noise of the batches, and stands in for validation data that are evaluated too
+        rarely; a step quality of 0.98 or more acquits the rate. A note: only an annealed branch shows the gain.
 
     Options:
         share: share of the run at its end.
@@ -51,6 +54,8 @@ def lr_noise_floor(run: Run, *, share: float = 0.3, jump: float = 0.01) -> Itera
     curve = need_curve(run, LOSS, least=20)
     split = held_out(run)
     val = find_curve(run, LOSS, split, least=20) if split else None
+    probed = find_curve(run, PROBE_LOSS, least=20)
+    val = val or probed
     left = rate_left(run, share)
     if rate is None or left is None:
         raise CannotJudge("no learning rate logged")
@@ -58,7 +63,10 @@ def lr_noise_floor(run: Run, *, share: float = 0.3, jump: float = 0.01) -> Itera
         raise CannotJudge("fewer than 20 evaluations of a held-out loss")
     if left < 0.3 or val.swing <= 0 or curve.swing <= 0:
         return
-    flat = curve.tail_trend(share)
+    quality = step_quality(run)
+    if quality is not None and quality.late >= 0.98:
+        return  # steps too short to keep up any noise
+    flat = (probed or curve).tail_trend(share)
     if min(flat.p_down, flat.p_up) < 0.05 or jitter(val, share) < jump * val.swing:
         return
     since = int(curve.steps[min(len(curve) - 1, round(settled_after(curve) * len(curve)))])

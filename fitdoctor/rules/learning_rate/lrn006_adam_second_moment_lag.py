@@ -27,7 +27,7 @@ LEAST = 8
     since="0.1.0",
 )
 def adam_second_moment_lag(
-    run: Run, *, surprise: float = 2.3, sigmas: float = 6.0, jump: float = 0.05, lasting: float = 0.2
+    run: Run, *, surprise: float = 2.3, sigmas: float = 4.0, jump: float = 0.05, lasting: float = 0.2
 ) -> Iterator[Finding]:
     """Gradients outgrew Adam's second moment, the steps became too long, and the loss jumped.
 

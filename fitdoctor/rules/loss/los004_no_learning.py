@@ -28,7 +28,8 @@ from fitdoctor.remedies import (
 )
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
-from fitdoctor.signals import ACCURACY, LOSS
+from fitdoctor.signals import ACCURACY, LOSS, PROBE_ACCURACY
+from fitdoctor.steps import training_curve
 
 COULD_BE = (
     "lr-too-high",
@@ -78,7 +79,9 @@ def no_learning(
         is a warning. A held-out loss that is the same number at every evaluation is an error of its own: the
         weights do not change. Without accuracy, by the loss: it equals
         ln(classes), or it never left its first value by more than `loss_gain` and `sigmas` noise standard
-        deviations although the log begins with the untrained model.
+        deviations although the log begins with the untrained model. A fixed training batch in eval mode, which the
+        hooks evaluate, stands for training loss and accuracy: strong dropout makes a model that learns look as if it
+        guessed.
 
     Options:
         accuracy_gain: least share of the remaining accuracy to be gained.
@@ -99,8 +102,13 @@ def no_learning(
     if (frozen := _frozen(run)) is not None:
         yield frozen
         return
-    curve = need_curve(run, LOSS)
-    accuracy = find_curve(run, ACCURACY) or find_curve(run, ACCURACY, held_out(run, ACCURACY) or "val")
+    need_curve(run, LOSS)
+    curve = training_curve(run)
+    accuracy = (
+        find_curve(run, PROBE_ACCURACY)
+        or find_curve(run, ACCURACY)
+        or find_curve(run, ACCURACY, held_out(run, ACCURACY) or "val")
+    )
     if accuracy is not None:
         yield from _by_accuracy(run, curve, accuracy, accuracy_gain)
         return
