@@ -40,7 +40,7 @@ def gradient_spikes(
         warning; spikes without harm are a note. Where the log allows, the largest is traced: to a rise of the
         learning rate to twice its level within the 5 points before; to a batch whose own loss, taken before the
         step, stands out by more than 6 standard deviations; to Adam's second moment, when the gradient was more
-        than 10 times its root; and to the layer whose part of the gradient grew most.
+        than 5 times its root; and to the layer whose part of the gradient grew most.
 
     Options:
         z: least robust z-score of the logarithm.
@@ -153,15 +153,16 @@ def _causes(run: Run, norm: Series, worst: int, loss: Series | None) -> list[tup
     found: list[tuple[str, Evidence]] = []
     rate = learning_rate(run)
     if rate is not None:
-        near = rate.finite.at(norm.steps[max(0, worst - 5) : worst + 1])
+        now = rate.finite.at(norm.steps[max(0, worst - 5) : worst + 1])
         past = rate.finite.at(norm.steps[max(0, worst - 50) : max(1, worst - 5)])
-        if len(past) and np.nanmax(near) >= 2 * np.nanmedian(past) > 0:
-            found.append(("lr-too-high", Evidence.of(rate, f"rose to {np.nanmax(near):.3g} just before", "steady")))
+        if len(past) and np.nanmax(now) >= 2 * np.nanmedian(past) > 0:
+            found.append(("lr-too-high", Evidence.of(rate, f"rose to {np.nanmax(now):.3g} just before", "steady")))
     if loss is not None and (own := _own_loss(loss.finite, step)) > 6:
         text = f"that batch's loss, taken before the step, stands out by {own:.1f} standard deviations"
         found.append(("bad batches", Evidence.of(loss, text, "like its neighbours", ((step, "the batch"),))))
     surprise = run.layers(ADAM_SURPRISE)
-    high = {name: v for name, s in surprise.items() if (v := _nearest(s, step, within=2)) is not None and v > 10}
+    near = {name: s.between(step - 5, step + 2).finite.values for name, s in surprise.items()}
+    high = {name: float(v.max()) for name, v in near.items() if len(v) and v.max() > 5}
     if high:
         name = max(high, key=lambda n: high[n])
         text = f"the gradient was {high[name]:.3g} times the root of Adam's second moment"
@@ -180,20 +181,14 @@ def _own_loss(loss: Series, step: int) -> float:
     return float((loss.values[at] - np.median(past)) / (mad_sigma(past) + 1e-12 + 1e-3 * abs(float(np.median(past)))))
 
 
-def _nearest(series: Series, step: int, within: int) -> float | None:
-    """The value at a step, or at most `within` steps after it."""
-    near = series.between(step, step + within).finite
-    return float(near.values[0]) if len(near) else None
-
-
 def _layer(run: Run, step: int) -> Series | None:
     """The layer whose gradient norm grew most at a step, against its own median before; None when not logged then."""
     growth = {}
     for name, s in run.layers(GRAD_NORM).items():
-        now = _nearest(s, step, within=0)
+        now = s.between(step, step).finite.values
         past = s.between(s.span.first, step - 1).finite.values[-50:]
-        if now is not None and len(past) >= 5 and (usual := float(np.median(past))) > 0:
-            growth[name] = now / usual
+        if len(now) and len(past) >= 5 and (usual := float(np.median(past))) > 0:
+            growth[name] = float(now[0]) / usual
     if len(growth) < 2:
         return None
     return run.layers(GRAD_NORM)[max(growth, key=lambda n: growth[n])]
