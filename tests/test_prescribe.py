@@ -24,7 +24,7 @@ from fitdoctor.remedies import (
 )
 from fitdoctor.run import Run, Span
 from fitdoctor.testing import make_run
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.strategies import runs
 
@@ -208,6 +208,7 @@ def test_a_report_holds_what_was_ruled_out() -> None:
     assert again == report
 
 
+@settings(max_examples=40)
 @given(runs())
 def test_every_finding_of_any_run_is_treated_without_a_crash(run: Run) -> None:
     told = prescribe(finding(*EVERYTHING), run, family="fit", found=("edge-of-stability",))

@@ -39,7 +39,7 @@ def stop_early(patience: int | None = None) -> Remedy:
             "transformers": f"EarlyStoppingCallback(early_stopping_patience={n})",
         },
         unless="the schedule has not annealed yet: the best results often come at its end",
-        confirm="`fitdoctor analyze AFTER`: the run ends near its best checkpoint",
+        confirm="`fitdoctor analyze AFTER` shows that the run ends near its best checkpoint",
         kind="stopping",
     )
 
@@ -50,7 +50,7 @@ def more_data() -> Remedy:
         title="train on more data: label more, or use a related set",
         why="the model fits what does not generalise because the examples leave it free to",
         unless="training accuracy is low as well: then it is underfitting",
-        confirm="`fitdoctor compare BEFORE AFTER`: the validation loss keeps falling past the old best epoch",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the validation loss keeps falling past the old best epoch",
         kind="data",
     )
 
@@ -65,7 +65,8 @@ def augment_data() -> Remedy:
             "pytorch": "x = x + 0.1 * x.std() * torch.randn_like(x)      # in training only; torchvision for images",
         },
         unless="training accuracy is low as well, or no change is known that leaves the label true",
-        confirm="`fitdoctor compare BEFORE AFTER`: the validation loss rises less after its best, and ends lower",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the validation loss rises less after its best, and "
+        "ends lower",
         kind="data",
     )
 
@@ -92,7 +93,8 @@ def regularise(current: float | None = None) -> Remedy:
             "transformers": f"TrainingArguments(..., weight_decay={decay})",
         },
         unless="the training loss is high too",
-        confirm="`fitdoctor compare BEFORE AFTER`: the validation loss rises less after its best, while the training "
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the validation loss rises less after its best, while "
+        "the training "
         "loss ends a little higher",
         kind="regularisation",
     )
@@ -107,7 +109,7 @@ def drop_out(share: float = 0.2) -> Remedy:
         change=Change("dropout", "set", share),
         code={"pytorch": f"model = nn.Sequential(body, nn.Dropout({share:g}), head)"},
         unless="the training loss is high too, or batch norm follows: its statistics change with dropout",
-        confirm="`fitdoctor compare BEFORE AFTER`: the validation loss rises less after its best",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the validation loss rises less after its best",
         kind="regularisation",
     )
 
@@ -122,7 +124,7 @@ def start_pretrained() -> Remedy:
             "transformers": "AutoModelForSequenceClassification.from_pretrained(name, num_labels=classes)",
         },
         unless="nothing pretrained is near this kind of data",
-        confirm="`fitdoctor compare BEFORE AFTER`: the validation loss starts lower and ends lower",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the validation loss starts lower and ends lower",
         kind="data",
     )
 
@@ -134,7 +136,7 @@ def shrink_model() -> Remedy:
         why="fewer parameters leave less freedom to memorise",
         change=Change("width", "multiply", 0.5),
         unless="training loss is not yet low, or label noise suggests double descent: then a smaller model can hurt",
-        confirm="`fitdoctor compare BEFORE AFTER`: the gap narrows at the same or better validation loss",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the gap narrows at the same or better validation loss",
         kind="capacity",
     )
 
@@ -151,7 +153,8 @@ def calibrate_outputs() -> Remedy:
             "transformers": "TrainingArguments(..., label_smoothing_factor=0.1)",
         },
         unless="only accuracy matters: then select the checkpoint by accuracy and ignore the loss",
-        confirm="`fitdoctor compare BEFORE AFTER`: the validation loss rises less after its best, accuracy unchanged",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the validation loss rises less after its best, "
+        "accuracy unchanged",
         kind="regularisation",
     )
 
@@ -163,7 +166,8 @@ def add_capacity() -> Remedy:
         why="it fits the training data no better than the validation data, and both poorly",
         change=Change("width", "multiply", 2),
         unless="one batch cannot be overfitted, or labels are suspect: then it is a bug",
-        confirm="`fitdoctor compare BEFORE AFTER`: the training loss falls below this run's floor, the rate tuned anew",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the training loss falls below this run's floor, the "
+        "rate tuned anew",
         kind="capacity",
     )
 
@@ -174,7 +178,7 @@ def less_regularisation() -> Remedy:
         title="remove dropout, augmentation or weight decay, one at a time",
         why="regularisation that keeps the training loss high cannot help validation",
         change=Change("dropout", "set", 0.0),
-        confirm="`fitdoctor compare BEFORE AFTER`: the training loss falls, and the validation loss with it",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the training loss falls, and the validation loss with it",
         kind="regularisation",
     )
 
@@ -187,7 +191,8 @@ def evaluate_more(n: int | None = None) -> Remedy:
         else "use a larger validation set",
         why="differences between epochs are smaller than the sampling error of the validation set",
         change=Change("n_val", "set", n) if n else None,
-        confirm="`fitdoctor analyze AFTER`: the validation metric scatters half as much with four times the examples",
+        confirm="`fitdoctor analyze AFTER` shows that the validation metric scatters half as much with four times "
+        "the examples",
         kind="data",
     )
 

@@ -23,7 +23,7 @@ def lower_learning_rate(factor: float = 0.1, *, current: float | None = None) ->
             "transformers": f"TrainingArguments(..., learning_rate={value})",
         },
         unless="the loss is just as flat at a rate 100 times lower: then labels, loss or data are at fault",
-        confirm="`fitdoctor compare BEFORE AFTER`: the training loss ends lower and jitters less",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the training loss ends lower and jitters less",
         kind="learning rate",
     )
 
@@ -35,19 +35,13 @@ def search_learning_rate() -> Remedy:
         why="one short ramp shows the stable edge for this model and batch size (Smith 2017)",
         code={
             "pytorch": (
-                "for step, (x, y) in enumerate(loader):            # 100-300 steps, fresh weights\n"
-                "    for group in optimizer.param_groups:\n"
-                "        group['lr'] = 1e-7 * 10 ** (8 * step / 200)\n"
-                "    optimizer.zero_grad()\n"
-                "    loss = criterion(model(x), y)\n"
-                "    loss.backward()\n"
-                "    optimizer.step()\n"
-                "    print(optimizer.param_groups[0]['lr'], loss.item())"
+                "import fitdoctor\n"
+                "# up to 3 ramps of 200 steps, from the weights as they are; everything is put back afterwards\n"
+                "print(fitdoctor.find_lr(model, criterion, optimizer, loader))"
             ),
             "lightning": "lightning.pytorch.tuner.Tuner(trainer).lr_find(model)",
         },
-        confirm="the chosen rate lies below the point where the smoothed loss turns up, and "
-        "`fitdoctor compare BEFORE AFTER` shows a lower loss",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the training loss ends lower",
         kind="learning rate",
     )
 
@@ -84,7 +78,7 @@ def start_from_published_rate(
             "transformers": f"TrainingArguments(..., learning_rate={value})",
         },
         unless="the paper of your architecture names another: take that one, scaled to your batch size",
-        confirm="`fitdoctor compare BEFORE AFTER`: the training loss ends lower",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the training loss ends lower",
         kind="learning rate",
     )
 
@@ -102,7 +96,8 @@ def raise_learning_rate(factor: float = 3.0, *, current: float | None = None) ->
             "transformers": f"TrainingArguments(..., learning_rate={value})",
         },
         unless="you fine-tune a pretrained model and validation is at its best: small rates are meant there",
-        confirm="`fitdoctor compare BEFORE AFTER`: the final loss of this run is reached in a fraction of its steps",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the final loss of this run is reached in a fraction of "
+        "its steps",
         kind="learning rate",
     )
 
@@ -126,7 +121,7 @@ def warm_up(steps: int | None = None) -> Remedy:
             "transformers": f"TrainingArguments(..., warmup_steps={n})",
         },
         unless="the loss is smooth from the first step on: then a warm-up only costs steps",
-        confirm="`fitdoctor compare BEFORE AFTER`: the loss does not rise in the first 5 % of the steps",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the loss does not rise in the first 5 % of the steps",
         kind="learning rate",
     )
 
@@ -193,7 +188,8 @@ def decay_learning_rate(how: Decay = "cosine", *, total: int | None = None, eval
         change=Change("schedule", "set", names[how]),
         code=code,
         unless="the rate was annealed already: then the floor is the model's or the data's",
-        confirm="`fitdoctor compare BEFORE AFTER`: the loss drops while the rate falls; 5-10 % of the budget, spent on "
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the loss drops while the rate falls; 5-10 % of the "
+        "budget, spent on "
         "an annealed branch, show it first",
         kind="learning rate",
     )
@@ -214,7 +210,7 @@ def average_weights() -> Remedy:
             "lightning": "StochasticWeightAveraging(swa_lrs=1e-3)      # a callback of the Trainer",
         },
         unless="the model has BatchNorm and its statistics are not re-estimated for the average",
-        confirm="`fitdoctor compare BEFORE AFTER`: the average's validation loss is lower, and smoother",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the average's validation loss is lower, and smoother",
         kind="learning rate",
     )
 
@@ -234,7 +230,8 @@ def stretch_schedule(factor: float = 2.0) -> Remedy:
             "transformers": f"TrainingArguments(..., num_train_epochs={factor:g} * num_train_epochs)",
         },
         unless="the rate had already been decayed to zero: appending epochs then adds nothing",
-        confirm="`fitdoctor compare BEFORE AFTER`: the loss at its own end lies below this run's, and is flat there",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that the loss at its own end lies below this run's, and is "
+        "flat there",
         kind="learning rate",
     )
 

@@ -18,7 +18,8 @@ def clip_gradients(max_norm: float | None = None) -> Remedy:
             "transformers": f"TrainingArguments(..., max_grad_norm={n})",
         },
         unless="more than half of the steps would be clipped: then the learning rate is the cause",
-        confirm="`fitdoctor compare BEFORE AFTER`: p99 of the norm stays below ten times its median, the loss no worse",
+        confirm="`fitdoctor compare BEFORE AFTER` shows that p99 of the norm stays below ten times its median, the "
+        "loss no worse",
         kind="clipping",
     )
 
@@ -72,7 +73,8 @@ def shorten_gradient_path() -> Remedy:
             ),
         },
         unless="the task is solved: small gradients are then what is expected",
-        confirm="`fitdoctor analyze AFTER`: gradient norms of the first and last third lie within two decades",
+        confirm="`fitdoctor analyze AFTER` shows that gradient norms of the first and last third lie within two "
+        "decades",
         kind="initialisation",
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fitdoctor.compare import Comparison, compare
 from fitdoctor.compare.judge import find_signal
+from fitdoctor.compare.measures import compare_curve
 from fitdoctor.errors import ConfigError
 from fitdoctor.finding import Severity
 from fitdoctor.run import Run
@@ -191,10 +192,9 @@ def test_a_run_against_itself_differs_in_nothing() -> None:
 
 
 def test_noise_alone_is_level() -> None:
-    directions = [
-        compare(falling(noise=0.05, seed=i), falling(noise=0.05, seed=100 + i)).curves[0].direction for i in range(40)
-    ]
-    assert directions.count("level") >= 38
+    pairs = [(falling(noise=0.05, seed=i), falling(noise=0.05, seed=100 + i)) for i in range(60)]
+    found = [compare_curve([a], [b], VAL_LOSS, "step", paired=False) for a, b in pairs]
+    assert [c.direction for c in found if c is not None].count("level") >= 57
 
 
 def test_a_difference_beyond_the_noise_has_a_direction_and_no_call() -> None:
@@ -291,7 +291,7 @@ def test_it_is_a_public_name() -> None:
 # --- whatever is logged -------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(runs(), runs(), st.booleans(), st.sampled_from([None, "step", "epoch", "time"]))
 def test_anything_can_be_compared_with_anything(a: Run, b: Run, paired: bool, clock: str | None) -> None:
     found = compare(a, b, paired=paired, clock=clock)  # type: ignore[arg-type]
