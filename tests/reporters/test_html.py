@@ -220,7 +220,6 @@ class TestSheet:
     def test_a_healthy_run_names_no_root(self, healthy: Report):
         assert (row(healthy)["root"], row(healthy)["val_loss"]) == ("", 0.5)
 
-
     def test_the_layer_maps_of_the_evidence_come_first(self, sick: Report):
         steps = [0, 1]
         series = [Series(Signal(q, layer=x), steps, [1.0, 2.0]) for q in (GRAD_NORM, UPDATE_RATIO) for x in "ab"]
@@ -248,7 +247,7 @@ class TestLayerMaps:
         assert layer_maps(Run("r", (*parts, Series(Signal(LOSS), [0], [1.0])))) == ()
 
     @given(
-        st.integers(1, 400), st.integers(2, 300), st.integers(0, 399), st.integers(0, 299),
+        st.integers(1, 2 * MOST_COLUMNS), st.integers(2, 2 * MOST_ROWS), st.integers(0, 399), st.integers(0, 299),
         st.sampled_from([np.nan, np.inf, -np.inf, 9.0, -9.0]),
     )  # fmt: skip
     def test_no_spike_is_lost(self, steps: int, layers: int, at: int, which: int, spike: float):

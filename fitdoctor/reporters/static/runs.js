@@ -45,7 +45,8 @@ export function runsView(context) {
     const pages = Math.max(1, Math.ceil(found.length / PAGE));
     const page = Math.min(pages, Math.max(1, Number(state.page) || 1));
     const shown = found.slice((page - 1) * PAGE, page * PAGE);
-    told.textContent = found.length === rows.length ? plural(rows.length, "run") : `${count(found.length)} of ${plural(rows.length, "run")}`;
+    const shownOf = found.length === rows.length ? plural(rows.length, "run") : `${count(found.length)} of ${plural(rows.length, "run")}`;
+    if (told.textContent !== shownOf) told.textContent = shownOf; // a screen reader says it again otherwise
     fillHead(head, order, context);
     keepFocus(body, () => body.replaceChildren(...(shown.length ? shown.map((r) => runLine(r, context)) : [nothing(rows, context)])));
     fillPager(pager, page, pages, context);
