@@ -81,6 +81,7 @@ class _Sign:
         "logit-drift",
         "layerwise-update-imbalance",
         "adam-second-moment-lag",
+        "gradscaler-stuck",
     ],
     since="0.1.0",
 )

@@ -21,7 +21,16 @@ from fitdoctor.steps import left_over, progress, training_curve
     "LRN012",
     "weight-decay-too-high",
     needs=[LOSS, WEIGHT_NORM],
-    explains=["underfitting", "plateau", "no-learning", "class-collapse", "vanishing-gradients", "lr-noise-floor"],
+    explains=[
+        "underfitting",
+        "plateau",
+        "no-learning",
+        "class-collapse",
+        "vanishing-gradients",
+        "lr-noise-floor",
+        "lr-too-low",
+        "undertrained",
+    ],
     since="0.1.0",
     state=True,
 )

@@ -25,6 +25,7 @@ from fitdoctor.signals import LOSS, NORM_SAMPLES, PROBE_LOSS
         "underfitting",
         "best-epoch",
         "distribution-shift",
+        "no-learning",
     ],
     since="0.1.0",
 )
