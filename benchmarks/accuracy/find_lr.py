@@ -5,7 +5,8 @@
     python benchmarks/accuracy/find_lr.py --only digits-mlp
 
 Each task is trained at the suggestion and at 1/30, 1/10, 1/3, 3, 10 and 30 times it, and at the suggestion of
-torch-lr-finder (``pip install torch-lr-finder matplotlib``), with three seeds, all with the same warm-up and cosine decay.
+torch-lr-finder (``pip install torch-lr-finder matplotlib``), with three seeds, all with the same warm-up and cosine
+decay.
 The loss of a rate is that of the whole training set in eval mode at the end, the mean over the seeds. A rate is
 in the low-regret band when its loss is above the lowest one by no more than 2 % of what the best training gains, or one
 standard deviation over seeds, whichever is more.
@@ -59,6 +60,11 @@ def digits(image: bool = False) -> tuple[Tensor, Tensor]:
     return (x.reshape(-1, 1, 8, 8) if image else x), torch.tensor(y)
 
 
+def unit(y: np.ndarray[Any, Any]) -> Tensor:
+    """A target with mean 0 and deviation 1, as a column."""
+    return torch.tensor((y - y.mean()) / y.std(), dtype=torch.float32)[:, None]
+
+
 def tabular(name: str) -> tuple[Tensor, Tensor]:
     from sklearn import datasets
 
@@ -66,7 +72,7 @@ def tabular(name: str) -> tuple[Tensor, Tensor]:
     x = (x - x.mean(0)) / x.std(0)
     if np.issubdtype(y.dtype, np.integer):
         return torch.tensor(x, dtype=torch.float32), torch.tensor(y)
-    return torch.tensor(x, dtype=torch.float32), torch.tensor((y - y.mean()) / y.std(), dtype=torch.float32)[:, None]
+    return torch.tensor(x, dtype=torch.float32), unit(y)
 
 
 def made(name: str, **options: Any) -> tuple[Tensor, Tensor]:
@@ -75,7 +81,7 @@ def made(name: str, **options: Any) -> tuple[Tensor, Tensor]:
     x, y = getattr(datasets, f"make_{name}")(random_state=0, **options)
     x = (x - x.mean(0)) / x.std(0)
     if name == "friedman1":
-        return torch.tensor(x, dtype=torch.float32), torch.tensor((y - y.mean()) / y.std(), dtype=torch.float32)[:, None]
+        return torch.tensor(x, dtype=torch.float32), unit(y)
     return torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32 if y.ndim > 1 else torch.long)
 
 
@@ -189,22 +195,67 @@ TASKS = {
     ),
     "calibration": (
         Task("digits-mlp", digits, mlp(64, 64, 64, 10), CE, momentum, 500),
-        Task("classes-momentum", lambda: made("classification", n_samples=1000, n_informative=8, n_classes=4),
-             mlp(20, 48, 48, 4), CE, momentum, 400),
-        Task("friedman-momentum", lambda: made("friedman1", n_samples=800, noise=1.0), mlp(10, 64, 64, 1), nn.MSELoss(),
-             momentum, 400),
-        Task("classes-mlp", lambda: made("classification", n_samples=1000, n_informative=8, n_classes=4),
-             mlp(20, 64, 4), CE, sgd, 400),
-        Task("friedman-mlp", lambda: made("friedman1", n_samples=800, noise=1.0), mlp(10, 64, 64, 1), nn.MSELoss(), adam, 400),
+        Task(
+            "classes-momentum",
+            lambda: made("classification", n_samples=1000, n_informative=8, n_classes=4),
+            mlp(20, 48, 48, 4),
+            CE,
+            momentum,
+            400,
+        ),
+        Task(
+            "friedman-momentum",
+            lambda: made("friedman1", n_samples=800, noise=1.0),
+            mlp(10, 64, 64, 1),
+            nn.MSELoss(),
+            momentum,
+            400,
+        ),
+        Task(
+            "classes-mlp",
+            lambda: made("classification", n_samples=1000, n_informative=8, n_classes=4),
+            mlp(20, 64, 4),
+            CE,
+            sgd,
+            400,
+        ),
+        Task(
+            "friedman-mlp",
+            lambda: made("friedman1", n_samples=800, noise=1.0),
+            mlp(10, 64, 64, 1),
+            nn.MSELoss(),
+            adam,
+            400,
+        ),
         Task("wine-mlp", lambda: tabular("wine"), mlp(13, 32, 3), CE, adamw, 200),
-        Task("moons-batchnorm", lambda: made("moons", n_samples=800, noise=0.2), mlp(2, 32, 32, 2, norm=True), CE, momentum, 400),
+        Task(
+            "moons-batchnorm",
+            lambda: made("moons", n_samples=800, noise=0.2),
+            mlp(2, 32, 32, 2, norm=True),
+            CE,
+            momentum,
+            400,
+        ),
         Task("parity-lstm", parity, lambda: Sequence("lstm", 2, 24, classes=2), CE, adam, 500),
-        Task("labels-mlp", lambda: made("multilabel_classification", n_samples=800), mlp(20, 64, 5), nn.BCEWithLogitsLoss(),
-             adam, 300),
+        Task(
+            "labels-mlp",
+            lambda: made("multilabel_classification", n_samples=800),
+            mlp(20, 64, 5),
+            nn.BCEWithLogitsLoss(),
+            adam,
+            300,
+        ),
         Task("iris-sigmoid", lambda: tabular("iris"), mlp(4, 24, 3, activation=nn.Sigmoid), CE, momentum, 400, 16),
-        Task("circles-rmsprop", lambda: made("circles", n_samples=800, noise=0.1, factor=0.5), mlp(2, 48, 48, 2), CE, rmsprop, 300),
+        Task(
+            "circles-rmsprop",
+            lambda: made("circles", n_samples=800, noise=0.1, factor=0.5),
+            mlp(2, 48, 48, 2),
+            CE,
+            rmsprop,
+            300,
+        ),
     ),
-}  # fmt: skip
+}
 
 
 # --- training and judging -----------------------------------------------------------------------------------
@@ -261,7 +312,8 @@ def lr_finder(task: Task) -> float:
 
     net, optimizer, loader = program(task, 0, 1e-7)
     finder = LRFinder(net, optimizer, task.criterion, device="cpu")
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    silent = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
         warnings.simplefilter("ignore")
         finder.range_test(loader, end_lr=10, num_iter=200, accumulation_steps=task.accumulate)
         try:
@@ -315,9 +367,12 @@ def main() -> None:
         ours, theirs = ours + good, theirs + other
         cells = " | ".join(f"{100 * regret(told, told['means'][f]):.1f} %" for f in FACTORS)
         edge = "-" if found.edge is None else f"{found.edge:.2g}"
-        print(f"| {task.name} | {found.optimizer} | {found.suggestion:.2g} ({found.low:.2g} to {found.high:.2g}) | {edge} "
-              f"| {cells} | {'yes' if good else 'no'} | {told['other']:.2g} | {100 * regret(told, told['theirs']):.1f} % "
-              f"| {'yes' if other else 'no'} |", flush=True)  # fmt: skip
+        print(
+            f"| {task.name} | {found.optimizer} | {found.suggestion:.2g} ({found.low:.2g} to {found.high:.2g}) "
+            f"| {edge} | {cells} | {'yes' if good else 'no'} "
+            f"| {told['other']:.2g} | {100 * regret(told, told['theirs']):.1f} % | {'yes' if other else 'no'} |",
+            flush=True,
+        )
     print(f"\nin the band: fitdoctor {ours} of {len(tasks)}, torch-lr-finder {theirs} of {len(tasks)}")
 
 

@@ -180,10 +180,8 @@ class Augmented(Dataset[Any]):
         return len(self.x)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        noise = {
-            "own": lambda: self.rng.normal(), "torch": lambda: torch.randn(()), "python": random.random, "none": lambda: 0.0
-        }[self.how]()  # fmt: skip
-        return self.x[i] + noise, self.y[i]
+        noise = {"own": self.rng.normal, "torch": torch.randn, "python": random.random, "none": int}[self.how]
+        return self.x[i] + (noise(1) if self.how == "torch" else noise()), self.y[i]
 
 
 def same_seed(worker: int) -> None:
@@ -316,7 +314,7 @@ def test_labels_that_belong_are_sound() -> None:
 
 
 def test_imbalance_and_regressions_are_learned_too() -> None:
-    x, y = vectors(900)
+    x, _y = vectors(900)
     imbalanced = (x[:, 0] > 1.2).long()
     program = split(x, imbalanced, held=300)
     program.sound("nothing-to-learn")

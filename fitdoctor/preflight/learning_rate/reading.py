@@ -111,17 +111,17 @@ class Interval:
 def interval(readings: Sequence[Reading]) -> Interval:
     """An interval of rates from the readings of some ramps.
 
-    The suggestion is the rate at which nine tenths of the fall are done, but at most half of the stable edge: the point
-    of the steepest fall is too careful, since a ramp has to learn on its way what a constant rate learns at
-    once, and the lowest point too bold. Chosen on the calibration tasks of benchmarks/accuracy/find_lr.py, checked
-    on the others.
+    The suggestion is the rate at which nine tenths of the fall are done, but at most a third of the stable edge: the
+    point of the steepest fall is too careful, since a ramp has to learn on its way what a constant rate learns
+    at once, and the lowest point too bold. A third, because a ramp spends only a few steps at each rate: what holds for
+    them need not hold for thousands. Chosen on the calibration tasks of benchmarks/accuracy/find_lr.py.
     """
 
     def middle(values: Sequence[float]) -> float:
         return float(np.exp(np.median(np.log(values))))
 
     edge = middle([r.edge for r in readings])
-    suggestion = min(middle([r.most for r in readings]), edge / 2)
+    suggestion = min(middle([r.most for r in readings]), edge / 3)
     low = min(middle([r.half for r in readings]), suggestion / 2)
     high = max(min(middle([r.lowest for r in readings]), edge / 1.5), suggestion)
     logs = np.log10([r.edge for r in readings])
