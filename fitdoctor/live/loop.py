@@ -216,11 +216,12 @@ class Loop:
         now = self._now
         self._ledger.note_schedule()
         self.note_attempt()
-        if self.step > self._start or self._scale.used or now.backwards < 2:
+        calls = now.backwards + now.attempts  # an attempt that was thrown away called backward, too
+        if self.step > self._start or self._scale.used or calls < 2:
             return
-        self.facts["backward_calls_without_step"] = now.backwards
+        self.facts["backward_calls_without_step"] = calls
         row = Row(self.step + 1)
-        row.put(BACKWARD_CALLS, float(now.backwards))
+        row.put(BACKWARD_CALLS, float(calls))
         now.row = row
         now.note_loss()
         self._transport.add(row)
