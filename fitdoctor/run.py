@@ -147,8 +147,8 @@ class Run:
             ``batch_size``, ``gradient_accumulation_steps``, ``weight_decay``, ``clip_norm``,
             ``label_smoothing``, ``loss_function``, ``classes``, ``n_train``, ``n_val``,
             ``planned_steps``, ``planned_epochs``, ``steps_per_epoch``, ``step_unit``
-            ("step" or "epoch"), ``framework``, ``resumed_at``, ``layers`` (JSON, in the order of the forward pass: name,
-            role, inputs and number of units, activation applied after it, layer whose output it takes).
+            ("step" or "epoch"), ``framework``, ``resumed_at``, ``layers`` (JSON, in the order of the forward pass:
+            name, role, inputs and number of units, activation applied after it, layer whose output it takes).
         finished: True or False when the log says so, None when it does not.
         path: where it was read from.
         source: format of the log, such as ``tensorboard``.

@@ -101,9 +101,8 @@ export function start(place, source, address) {
     show(kind(state) !== before);
   });
   source.listen(() => show(false));
-  window.addEventListener("beforeprint", () => place.querySelectorAll("details.fold").forEach((d) => {
-    if (d.querySelector("summary")?.textContent.startsWith("Values")) return;
-    d.unfold?.();
+  window.addEventListener("beforeprint", () => place.querySelectorAll("details.fold:not(.aside)").forEach((d) => {
+    d.unfold();
     d.open = true;
   }));
   show(false);

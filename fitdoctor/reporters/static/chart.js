@@ -81,7 +81,7 @@ export function chart(panel, about) {
       curves.length > 1 || curves[0]?.label.includes(" ") ? legend(curves) : null),
     readout,
     plot,
-    about.noTable ? null : fold(`${about.key}/values`, "Values as a table", () => valueTable(panel, curves, steps, about)));
+    about.noTable ? null : fold(`${about.key}/values`, "Values as a table", () => valueTable(panel, curves, steps, about), true));
 }
 
 function legend(curves) {

@@ -40,9 +40,12 @@ export function sentence(text) {
   return prose(/[.!?]$/.test(start) ? start : `${start}.`);
 }
 
-/** A details element that remembers whether it is open; `content` is made when it is first opened. */
-export function fold(key, summary, content) {
-  const box = el("details", { class: "fold" }, el("summary", {}, summary));
+/**
+ * A details element that remembers whether it is open; `content` is made when it is first opened.
+ * On paper it is open, unless it is `aside`: what is said elsewhere in another way.
+ */
+export function fold(key, summary, content, aside = false) {
+  const box = el("details", { class: aside ? "fold aside" : "fold" }, el("summary", {}, summary));
   let made = false;
   const fill = () => {
     if (made) return;

@@ -93,7 +93,7 @@ function heatMap(map, about) {
       el("div", { class: "heat-steps", "aria-hidden": "true" }, el("span", {}, count(first)), el("span", {}, about.unit), el("span", {}, count(last)))),
     ramp(scale, flat),
     el("p", { class: "quiet", id: "fd-heat-summary" }, inWords(map, cells, about)),
-    fold(`layers/${map.quantity}/values`, "Values as a table", () => layerTable(map, cells, about)));
+    fold(`layers/${map.quantity}/values`, "Values as a table", () => layerTable(map, cells, about), true));
 }
 
 function paintCells(canvas, cells, scale, width, height) {

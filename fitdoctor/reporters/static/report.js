@@ -84,7 +84,7 @@ function evidence(e, about) {
       e.observed ? el("dd", {}, prose(e.observed)) : null,
       e.expected ? [el("dt", { class: "quiet" }, "expected"), el("dd", { class: "quiet" }, prose(e.expected))] : null),
     // What the panels beside do not show is shown here; the rest can be unfolded.
-    drawing && !about.shown.has(e.label) ? drawing : drawing ? fold(`${about.key}/chart`, `Chart of ${e.label}`, () => drawing) : null);
+    drawing && !about.shown.has(e.label) ? drawing : drawing ? fold(`${about.key}/chart`, `Chart of ${e.label}`, () => drawing, true) : null);
 }
 
 function remedy(r, place, key, heading = "h4") {
@@ -128,7 +128,7 @@ function smallPrint(sheet, row) {
       el("p", {}, "That is a bug in fitdoctor, not in your run: please report it with the log.")) : null,
     skipped ? fold(`${row.run}/skipped`, `Not judged: ${plural(skipped, "rule")}, and why`, () =>
       el("ul", {}, sheet.skipped.map(([why, rules]) => el("li", {}, sentence(why), el("span", { class: "quiet" }, ` ${rules.join(", ")}`))))) : null,
-    sheet.clean.length ? fold(`${row.run}/clean`, judged, () => el("p", {}, sheet.clean.join(", "), ".")) : null,
+    sheet.clean.length ? fold(`${row.run}/clean`, judged, () => el("p", {}, sheet.clean.join(", "), "."), true) : null,
     sheet.ignored.length ? fold(`${row.run}/ignored`, "Switched off", () =>
       el("ul", {}, sheet.ignored.map(([why, rules]) => el("li", {}, sentence(why), el("span", { class: "quiet" }, ` ${rules.join(", ")}`))))) : null,
     fold(`${row.run}/log`, `About the log${sheet.log.length + sheet.unmapped.length ? ` (${sheet.log.length + sheet.unmapped.length})` : ""}`, () => [
