@@ -30,6 +30,10 @@ SMALLEST = 2.0**-24
         "vanishing-gradients",
         "lr-too-low",
         "undertrained",
+        "class-collapse",
+        "adam-epsilon-dominated",
+        "lr-noise-floor",
+        "best-epoch",
     ],
     since="0.1.0",
 )

@@ -32,6 +32,9 @@ searches its scale at the start stops after a few."""
         "lr-too-low",
         "nonfinite-loss",
         "no-parameter-updates",
+        "best-epoch",
+        "class-collapse",
+        "lr-noise-floor",
     ],
     since="0.1.0",
 )

@@ -27,6 +27,8 @@ from fitdoctor.signals import UPDATE_LOST_FRACTION, UPDATE_NORM
         "undertrained",
         "lr-noise-floor",
         "best-epoch",
+        "class-collapse",
+        "val-set-too-noisy",
     ],
     since="0.1.0",
 )

@@ -22,7 +22,19 @@ BROADCASTING = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "PoissonNLLLos
     "SET002",
     "loss-target-mismatch",
     needs=[LOSS],
-    explains=["plateau", "underfitting", "no-learning", "lr-noise-floor", "lr-too-low", "undertrained", "best-epoch"],
+    explains=[
+        "plateau",
+        "underfitting",
+        "no-learning",
+        "lr-noise-floor",
+        "lr-too-low",
+        "undertrained",
+        "best-epoch",
+        "val-better-than-train",
+        "distribution-shift",
+        "wrong-initial-loss",
+        "input-collapse",
+    ],
     since="0.1.0",
 )
 def loss_target_mismatch(run: Run, *, near: float = 0.85) -> Iterator[Finding]:

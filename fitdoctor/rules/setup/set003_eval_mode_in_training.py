@@ -19,7 +19,18 @@ from fitdoctor.signals import TRAIN_MODE, Signal
     "SET003",
     "eval-mode-in-training",
     needs=[Signal(TRAIN_MODE, layer="model")],
-    explains=["overfitting", "overconfidence-drift", "val-better-than-train", "exploding-gradients", "loss-divergence"],
+    explains=[
+        "overfitting",
+        "overconfidence-drift",
+        "val-better-than-train",
+        "exploding-gradients",
+        "loss-divergence",
+        "nonfinite-loss",
+        "lr-too-high",
+        "memorisation-label-noise",
+        "distribution-shift",
+        "best-epoch",
+    ],
     since="0.1.0",
 )
 def eval_mode_in_training(run: Run, *, share: float = 0.5, least: int = 3) -> Iterator[Finding]:

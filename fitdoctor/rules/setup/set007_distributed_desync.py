@@ -18,7 +18,16 @@ from fitdoctor.signals import RANK_DISAGREEMENT
     "SET007",
     "distributed-desync",
     needs=[RANK_DISAGREEMENT],
-    explains=["loss-spikes", "loss-divergence", "plateau", "underfitting", "lr-noise-floor"],
+    explains=[
+        "loss-spikes",
+        "loss-divergence",
+        "plateau",
+        "underfitting",
+        "lr-noise-floor",
+        "distribution-shift",
+        "val-set-too-noisy",
+        "no-learning",
+    ],
     since="0.1.0",
 )
 def distributed_desync(run: Run, *, tolerance: float = 1e-6, apart: float = 1e-3, least: int = 3) -> Iterator[Finding]:

@@ -32,6 +32,9 @@ SPENT = 0.01
         "best-epoch",
         "val-set-too-noisy",
         "class-collapse",
+        "adam-epsilon-dominated",
+        "layerwise-update-imbalance",
+        "frozen-or-unused-parameters",
     ],
     since="0.1.0",
 )

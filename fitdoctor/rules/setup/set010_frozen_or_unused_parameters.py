@@ -18,7 +18,18 @@ from fitdoctor.signals import ACTIVATION_RMS, GRAD_NORM, PARAMETERS_WITHOUT_GRAD
     "SET010",
     "frozen-or-unused-parameters",
     needs=[Signal(WEIGHT_NORM, layer="*"), Signal(GRAD_NORM, layer="*")],
-    explains=["underfitting", "plateau", "no-learning", "lr-noise-floor", "vanishing-gradients"],
+    explains=[
+        "underfitting",
+        "plateau",
+        "no-learning",
+        "lr-noise-floor",
+        "vanishing-gradients",
+        "undertrained",
+        "lr-too-low",
+        "class-collapse",
+        "val-set-too-noisy",
+        "layerwise-update-imbalance",
+    ],
     since="0.1.0",
 )
 def frozen_or_unused_parameters(run: Run, *, least: int = 5, span: int = 20) -> Iterator[Finding]:

@@ -22,7 +22,23 @@ TOLERANCE = 0.02
     "SET012",
     "accumulation-scaling",
     needs=[LOSS_WEIGHT, BACKWARD_CALLS],
-    explains=["loss-divergence", "lr-too-high", "loss-spikes", "exploding-gradients", "lr-too-low", "lr-noise-floor"],
+    explains=[
+        "loss-divergence",
+        "lr-too-high",
+        "loss-spikes",
+        "exploding-gradients",
+        "lr-too-low",
+        "lr-noise-floor",
+        "nonfinite-loss",
+        "no-learning",
+        "dead-relu",
+        "class-collapse",
+        "plateau",
+        "underfitting",
+        "gradient-clipping-saturated",
+        "best-epoch",
+        "undertrained",
+    ],
     since="0.1.0",
 )
 def accumulation_scaling(run: Run, *, least: int = 3) -> Iterator[Finding]:
@@ -34,8 +50,8 @@ def accumulation_scaling(run: Run, *, least: int = 3) -> Iterator[Finding]:
         only the last of the K batches, and the rest is computed for nothing.
 
     How it is measured:
-        Exactly, at `least` records or more. (1) The loss is multiplied by 1 / K before backward, backward is called
-        K times per step, and zero_grad K times as well: a warning. (2) K forward and backward passes per step
+        Exactly, at `least` records or more. (1) The loss is multiplied by 1 / K before backward, and zero_grad is
+        called K times per step: a warning. (2) K forward and backward passes per step
         with a loss multiplied by 1: a note, since the learning rate may have been chosen for it; a warning
         where training blew up or never came down. An adaptive optimizer without clipping
         divides the factor out, and nothing is reported. Several backward passes of one forward pass
@@ -64,25 +80,28 @@ def accumulation_scaling(run: Run, *, least: int = 3) -> Iterator[Finding]:
     if len(steps) < least:
         raise CannotJudge(f"{len(steps)} records of loss_weight, {least} are needed")
     weights, calls = weight.values[i], backward.values[j]
+    thrown = _thrown_away(run, weight, steps, weights, least)
+    if thrown is not None:
+        yield thrown
+        return
     count = int(np.median(calls))
     if count < 2 or not bool(np.mean(calls == count) > 0.9):
         return
-    thrown = _thrown_away(run, weight, steps, weights, count, least)
-    summed = thrown or _summed(run, weight, weights, count)
+    summed = _summed(run, weight, weights, count)
     if summed is not None:
         yield summed
 
 
-def _thrown_away(
-    run: Run, weight: Series, steps: IntArray, weights: FloatArray, count: int, least: int
-) -> Finding | None:
+def _thrown_away(run: Run, weight: Series, steps: IntArray, weights: FloatArray, least: int) -> Finding | None:
     """Gradients of a divided loss are cleared before each of the accumulated batches."""
     cleared = run.get(ZERO_GRAD_CALLS)
     if cleared is None:
         return None
     at = cleared.at(steps)
+    middle = float(np.median(at))
+    count = int(middle) if 2 <= middle < 2**31 else 0
     divided = np.abs(weights * count - 1) < TOLERANCE
-    if int((divided & (at >= count)).sum()) < max(least, 0.9 * len(steps)):
+    if not count or int((divided & (at >= count)).sum()) < max(least, 0.9 * len(steps)):
         return None
     return Finding(
         message=f"zero_grad is called {count} times per step: {count - 1} of {count} accumulated gradients are lost",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from fitdoctor.diagnose import diagnose
@@ -43,9 +45,10 @@ def test_a_loss_that_is_detached_from_the_weights() -> None:
     assert finding(NAME, short(Detached), Severity.ERROR).message.endswith("no gradient reaches its parameters")
 
 
-def test_step_is_never_called() -> None:
-    def no_step(model: nn.Module, criterion: nn.Module, optimizer: object, x: torch.Tensor, y: torch.Tensor) -> None:
-        model.zero_grad()
+@pytest.mark.parametrize("by_optimizer", [True, False])
+def test_step_is_never_called(by_optimizer: bool) -> None:
+    def no_step(model: nn.Module, criterion: nn.Module, optimizer: Any, x: torch.Tensor, y: torch.Tensor) -> None:
+        (optimizer if by_optimizer else model).zero_grad()
         criterion(model(x), y).backward()
 
     found = finding(NAME, short(step=no_step), Severity.ERROR)
