@@ -20,6 +20,9 @@ from fitdoctor.signals import LOSS, METRICS, PERPLEXITY, PROBE_ACCURACY, PROBE_L
 SCALE_OF_LOSS = ("loss_function", "label_smoothing", "final_softmax")
 """Facts that change what a loss of 1 means; so does a softmax too many."""
 
+UNITS: dict[Clock, str] = {"step": "step", "epoch": "epoch", "time": "second"}
+"""What a clock counts."""
+
 PREFERRED = tuple(
     Signal(quantity, split)
     for split in ("val", "test", "train")
@@ -96,7 +99,7 @@ def find_signal(text: str) -> Signal:
     rest = [p for p in parts if p not in SPLITS]
     if len(rest) != 1 or rest[0] not in QUANTITIES or len(parts) > 2:
         raise ConfigError(
-            f"metric {text!r}: expected QUANTITY[:SPLIT], such as accuracy:val; `fitdoctor signals` lists the quantities"
+            f"metric {text!r}: expected QUANTITY[:SPLIT], such as accuracy:val; `fitdoctor signals` lists them"
         )
     return Signal(QUANTITIES[rest[0]], split)
 
@@ -165,6 +168,8 @@ def _cautions(
     turned = [
         f.key for f in facts if not f.environment and f.key not in ("length", "schedule") and f.before and f.after
     ]
+    if "planned_epochs" in turned and "planned_steps" in turned:
+        turned.remove("planned_steps")  # one budget, told twice
     if len(turned) > 1:
         out.append(f"{len(turned)} settings changed at once ({', '.join(turned)}): none can be credited alone")
     if not facts:
@@ -179,7 +184,7 @@ def _cautions(
         if same_unit and short > 0 and long > 1.05 * short:
             out.append(
                 f"one side ran {long / short:.2g} times as long; compared over the common stretch, "
-                f"{decided.clock} {decided.stretch[0]:,.6g} to {decided.stretch[1]:,.6g}"
+                f"{UNITS[decided.clock]} {decided.stretch[0]:,.6g} to {decided.stretch[1]:,.6g}"
             )
         if decided.signal.split == "train":
             out.append("decided by training data: it says nothing about generalisation")

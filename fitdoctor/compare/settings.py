@@ -30,7 +30,7 @@ def settings(run: Run) -> dict[str, Fact]:
     if schedule is not None:
         facts.setdefault("learning_rate", schedule.peak)
         facts.setdefault("schedule", schedule.kind)
-        facts.setdefault("warmup_steps", schedule.warmup_steps)
+        facts.setdefault(f"warmup_{run.step_unit}s", schedule.warmup_steps)
     elif rate is not None and len(rate.finite):
         facts.setdefault("learning_rate", float(rate.finite.values.max()))
     if run.steps is not None:
@@ -43,9 +43,10 @@ def changed_settings(before: Sequence[Run], after: Sequence[Run]) -> tuple[FactC
     a, b = [settings(r) for r in before], [settings(r) for r in after]
     keys = dict.fromkeys(key for facts in (*a, *b) for key in facts)
     out = []
+    one_unit = len({run.step_unit for run in (*before, *after)}) == 1
     for key in keys:
         first, second = _values(a, key), _values(b, key)
-        if not _same(first, second):
+        if not _same(first, second) and (one_unit or key != "length"):
             out.append(FactChange(key, first, second, key in ENVIRONMENT))
     return tuple(sorted(out, key=lambda change: change.environment))
 

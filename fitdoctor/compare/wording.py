@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from fitdoctor.compare.comparison import Comparison, CurveChange, FactChange, FindingChange, Trial
-from fitdoctor.compare.judge import mean, number
+from fitdoctor.compare.judge import UNITS, mean, number
 from fitdoctor.finding import Severity
 from fitdoctor.reporters.harmless import one_line
 from fitdoctor.run import Fact
@@ -62,7 +62,7 @@ def verdict(change: CurveChange) -> str:
 
 def curve_details(change: CurveChange) -> Iterator[str]:
     """Best, mean level, own end and time to the old final level, a sentence each."""
-    unit = {"step": "step", "epoch": "epoch", "time": "second"}[change.clock]
+    unit = UNITS[change.clock]
     low, high = change.stretch
     yield f"{unit} {low:,.6g} to {high:,.6g} of both"
     yield f"best {_level(change.best.before)} -> {_level(change.best.after)}"

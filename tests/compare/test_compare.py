@@ -247,6 +247,18 @@ def test_several_changes_credit_none() -> None:
     assert any("none can be credited" in c for c in found.cautions)
 
 
+def test_lengths_in_other_units_are_not_compared() -> None:
+    by_epoch = make_run(val_loss=np.linspace(2, 0.5, 20), facts={"step_unit": "epoch"})
+    found = compare(by_epoch, falling(n=400, steps_per_epoch=20))
+    assert {f.key for f in found.facts if not f.environment} == {"steps_per_epoch"}
+    assert found.curves[0].clock == "epoch"
+
+
+def test_one_budget_told_twice_is_one_change() -> None:
+    found = compare(falling(planned_epochs=10, planned_steps=1000), falling(planned_epochs=20, planned_steps=2000))
+    assert not any("none can be credited" in c for c in found.cautions)
+
+
 def test_a_metric_of_ones_own_decides() -> None:
     run = make_run(val_loss=np.linspace(1, 0, 20), val_accuracy=np.linspace(0, 1, 20))
     worse = make_run(val_loss=np.linspace(1, 0, 20), val_accuracy=np.linspace(0, 0.5, 20))
