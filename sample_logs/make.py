@@ -28,11 +28,13 @@ import torch
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from recipes import bugs, fit, gradients, learning_rate, schedule, transformers_runs  # noqa: E402
+from recipes import bugs, fit, gradients, learning_rate, monitor_runs, schedule, transformers_runs  # noqa: E402
 from recipes.shared import Knobs, Sample, Truth  # noqa: E402
 
 SAMPLES = [
-    sample for module in (learning_rate, fit, gradients, schedule, bugs, transformers_runs) for sample in module.SAMPLES
+    sample
+    for module in (learning_rate, fit, gradients, schedule, bugs, transformers_runs, monitor_runs)
+    for sample in module.SAMPLES
 ]
 
 RATES = (0.1, 0.3, 3.0, 10.0)

@@ -1,9 +1,10 @@
-"""What a monitor costs: time per training step with and without it, in alternating rounds, and exact counts.
+"""What a monitor costs: time per training step with and without it, in alternating blocks, and exact counts.
 
-    python benchmarks/speed/hooks.py                             # all workloads, a quarter of an hour on two cores
-    python benchmarks/speed/hooks.py --workload mlp40 --rounds 7 --steps 100
+    python benchmarks/speed/hooks.py                             # all workloads, five minutes
+    python benchmarks/speed/hooks.py --workload mlp40 --seconds 300
 
-Compared, in rounds that alternate between all of them (each with a model of its own, warmed up):
+Compared, in rounds in which each takes its turn for a block of about a tenth of a second (each with a model of its
+own, warmed up; the order changes from round to round):
 
 - `bare` twice: their ratio is the A/A control, and no other ratio is known better than that one;
 - fitdoctor in each tier, writing its log, at its default budget of 1 %;
@@ -11,7 +12,10 @@ Compared, in rounds that alternate between all of them (each with a model of its
 - `wandb.watch(model, log="gradients")` every 100 steps (its default is 1000), where wandb is installed (offline).
 
 The time is the wall clock's and, beside it, the CPU time of the process, which other work on the machine
-disturbs less. The numbers are medians over rounds of the ratio to the `bare` of the same round.
+disturbs less. An overhead is the ratio of the sums over all rounds (a median would leave out the few blocks with a
+record), with the interval that holds nine tenths of 500 bootstraps over the rounds. A target is met when the interval
+begins at or below it, missed when it begins above it; where the control's own interval is wider than the target, the
+machine is not quiet enough to tell, and it says so. The monitors' clocks stop while others have their turn.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import json
 import logging
 import os
 import platform
-import statistics
+import random
 import sys
 import tempfile
 import time
@@ -34,9 +38,19 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.hooks_workloads import WORKLOADS, Workload, counts_by_level, step
-from fitdoctor.live import attach
+from fitdoctor.live import Monitor, attach
 
 Run = Callable[[int], None]
+
+BLOCK = 0.1
+"""Seconds of a turn."""
+
+BUDGET = 0.01
+TARGETS = {"mlp40": 0.05, "cnn": 0.01, "transformer": 0.01}
+"""What the default tier may cost, as a share of the time per step."""
+
+STOPPED: dict[int, float] = {}
+"""Identity of a monitor -> when its last turn ended."""
 
 
 def bare(work: Workload, folder: Path) -> tuple[Run, Any]:
@@ -105,77 +119,150 @@ def variants() -> dict[str, Callable[[Workload, Path], tuple[Run, Any]]]:
     return {**found, "wandb.watch, every 100": wandb_watch(100)}  # it knows one run per process
 
 
-def measure(name: str, rounds: int, steps: int, warm: int, device: str) -> dict[str, Any]:
-    """Ratios of time per step to bare, and the monitors' own accounts."""
-    times: dict[str, list[tuple[float, float]]] = {}
+Times = dict[str, list[tuple[float, float]]]
+
+
+def measure(name: str, seconds: float, device: str) -> tuple[dict[str, dict[str, Any]], int]:
+    """Overheads against bare with their intervals, and the monitors' own accounts; and the number of rounds."""
+    times: Times = {}
     shares = {}
     with tempfile.TemporaryDirectory() as folder:
         runs = {}
         for key, make in variants().items():
             torch.manual_seed(0)
             runs[key] = make(WORKLOADS[name](device), Path(folder) / key.replace(" ", "-"))
-        for run, _ in runs.values():
-            run(warm)
-        for i in range(rounds):
-            order = list(runs) if i % 2 == 0 else list(reversed(runs))
-            for key in order:
+        began = time.perf_counter()
+        runs["bare"][0](5)
+        began = time.perf_counter()
+        runs["bare"][0](10)
+        steps = max(1, round(BLOCK * 10 / (time.perf_counter() - began)))
+        for run, watcher in runs.values():  # long enough for the cadence to settle
+            wind_up(watcher)
+            run(max(20, 3 * steps))
+        end = time.perf_counter() + seconds
+        shuffled = random.Random(0)
+        while time.perf_counter() < end or len(times.get("bare", ())) < 10:
+            for key in shuffled.sample(list(runs), len(runs)):
+                run, watcher = runs[key]
+                wind_up(watcher)
                 wall, cpu = time.perf_counter(), time.process_time()
-                runs[key][0](steps)
+                run(steps)
                 times.setdefault(key, []).append((time.perf_counter() - wall, time.process_time() - cpu))
-        for key, (_, closing) in runs.items():
-            if key.startswith("fitdoctor"):
-                shares[key] = (closing.cost.share, str(closing.cost))
-                closing.close()
-            elif closing is not None:
-                closing.finish()
-    out = {}
-    for key, values in times.items():
-        pairs = list(zip(values, times["bare"], strict=True))
+                stop(watcher)
+        for key, (_, watcher) in runs.items():
+            if isinstance(watcher, Monitor):
+                shares[key] = watcher.cost.share
+                watcher.close()
+            elif watcher is not None:
+                watcher.finish()
+    out: dict[str, dict[str, Any]] = {}
+    for key in runs:
+        values = times[key]
         out[key] = {
-            "milliseconds": 1e3 * statistics.median(wall for wall, _ in values) / steps,
-            "wall": statistics.median(a[0] / b[0] for a, b in pairs) - 1,
-            "cpu": statistics.median(a[1] / b[1] for a, b in pairs) - 1,
-            "own_account": shares.get(key, (None, ""))[0],
+            "milliseconds": 1e3 * sum(wall for wall, _ in values) / steps / len(values),
+            "wall": overhead(values, times["bare"], 0),
+            "cpu": overhead(values, times["bare"], 1),
+            "own_account": shares.get(key),
         }
-    return out
+    return out, len(times["bare"])
+
+
+def wind_up(watcher: Any) -> None:
+    """A monitor's turn begins: the time since its last one was not its training's."""
+    if isinstance(watcher, Monitor):
+        now = time.perf_counter()
+        loop = watcher._loop
+        idle = now - STOPPED.pop(id(watcher), now)
+        loop._last += idle
+        loop._ended += idle if loop._ended else 0.0
+        watcher._flushed += idle
+
+
+def stop(watcher: Any) -> None:
+    """A monitor's turn is over."""
+    STOPPED[id(watcher)] = time.perf_counter()
+
+
+def overhead(
+    mine: list[tuple[float, float]], bare: list[tuple[float, float]], clock: int
+) -> tuple[float, float, float]:
+    """Relative overhead, and the ends of the interval that holds nine tenths of the bootstraps over rounds."""
+    a, b = [x[clock] for x in mine], [x[clock] for x in bare]
+    rng, n = random.Random(1), len(a)
+    found = []
+    for _ in range(500):
+        chosen = rng.choices(range(n), k=n)
+        found.append(sum(a[i] for i in chosen) / sum(b[i] for i in chosen) - 1)
+    found.sort()
+    return sum(a) / sum(b) - 1, found[25], found[474]
+
+
+def verdict(name: str, found: dict[str, dict[str, Any]]) -> list[str]:
+    """What is to be said of the targets for the default tier."""
+    target = TARGETS[name]
+    lines = []
+    for clock, of in (("wall", "wall time"), ("cpu", "CPU time")):
+        control = max(abs(end) for end in found["bare again (A/A)"][clock][1:])
+        middle, low, high = found["fitdoctor standard"][clock]
+        what = f"{name}, standard tier: {middle:+.1%} [{low:+.1%}, {high:+.1%}] of {of}, aim {target:.0%}"
+        if control > target:
+            lines.append(f"CANNOT TELL  {what}; the A/A control itself reaches {control:.1%}")
+        else:
+            same = ", not to be told from the control" if low <= control else ""
+            lines.append(f"{_met(low <= target)} {what}{same}")
+    for key, row in found.items():
+        own = row["own_account"]
+        if own is not None:
+            lines.append(f"{_met(own <= BUDGET)} {name}, {key}: {own:.2%} by its own account, budget {BUDGET:.0%}")
+    return lines
+
+
+def _met(met: bool) -> str:
+    return "MET         " if met else "MISSED      "
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--workload", choices=list(WORKLOADS), action="append")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=0, help="steps per round (default: by workload)")
-    parser.add_argument("--warm", type=int, default=0, help="steps before the first round (default: by workload)")
+    parser.add_argument("--seconds", type=float, default=75.0, help="seconds of rounds per workload")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; 0 for torch's own choice")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("WANDB_SILENT", "true")
     logging.getLogger("fitdoctor").setLevel(logging.CRITICAL)
-    usual = {"mlp40": (200, 400), "cnn": (20, 60), "transformer": (10, 30)}
+    if options.threads:
+        torch.set_num_threads(options.threads)
     result: dict[str, Any] = {
         "torch": torch.__version__,
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
     }
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.rounds} rounds\n")
+    verdicts = []
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}\n")
     for name in options.workload or WORKLOADS:
-        steps, warm = usual[name]
-        found = measure(name, options.rounds, options.steps or steps, options.warm or warm, options.device)
-        print(f"{name}: {'':24} ms/step     wall      CPU   own account")
+        found, rounds = measure(name, options.seconds, options.device)
+        print(
+            f"{name}: {rounds} rounds {'':16} ms/step      wall [90 % interval]           CPU [90 % interval]   account"
+        )
         for key, row in found.items():
             share = "" if row["own_account"] is None else f"{row['own_account']:10.2%}"
-            print(f"  {key:32} {row['milliseconds']:8.2f} {row['wall']:+8.1%} {row['cpu']:+8.1%} {share}")
+            spans = "  ".join(f"{m:+8.1%} [{a:+7.1%}, {b:+7.1%}]" for m, a, b in (row["wall"], row["cpu"]))
+            print(f"  {key:32} {row['milliseconds']:8.2f} {spans} {share}")
         counts = counts_by_level(lambda name=name: WORKLOADS[name](options.device))  # type: ignore[misc]
         print("  counts of one step      operations   hook calls   host waits   bytes read")
         for level, c in counts.items():
             print(f"  {level:22} {c.operations:12,} {c.hook_calls:12,} {c.syncs:12,} {c.bytes_read:12,}")
         print(flush=True)
+        verdicts += verdict(name, found)
         result[name] = {
+            "rounds": rounds,
             "times": found,
             "counts": {k: [c.operations, c.hook_calls, c.syncs, c.bytes_read] for k, c in counts.items()},
         }
+    print("\n".join(verdicts))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        options.json.write_text(json.dumps({**result, "verdicts": verdicts}, indent=1))
 
 
 if __name__ == "__main__":

@@ -171,8 +171,8 @@ class Loop:
         now.spent += time.perf_counter() - began
 
     def _not_training(self) -> bool:
-        """Whether the model runs for something else: probes, validation, or a checkpointed segment once more."""
-        return self._paused or not torch.is_grad_enabled() or _inside_backward()
+        """Whether the model runs for something else: probes, validation, a checkpointed segment, `torch.func`."""
+        return self._paused or not torch.is_grad_enabled() or _inside_backward() or _inside_transform()
 
     def note_attempt(self) -> None:
         """A GradScaler that skips every step lets no step complete: tell what is known of the attempts."""
@@ -465,3 +465,8 @@ class Loop:
 
 def _inside_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
+
+
+def _inside_transform() -> bool:
+    """Whether `torch.func` (vmap, grad) is at work: its tensors have no numbers to look at."""
+    return torch._C._functorch.peek_interpreter_stack() is not None

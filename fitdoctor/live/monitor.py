@@ -31,7 +31,7 @@ from fitdoctor.signals import QUANTITIES, Signal
 
 log = logging.getLogger("fitdoctor")
 
-FLUSH_SECONDS, FLUSH_AT_LEAST = 0.5, 2.0
+FLUSH_SECONDS, FLUSH_AT_LEAST = 0.5, 1.5
 """Seconds after which what was measured is taken in and written: where the budget has room for it, and in any case."""
 
 _MOST_WAITING = 256  # rows that may wait on the device

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fitdoctor.errors import ConfigError
 from fitdoctor.live import wire
 from fitdoctor.run import Fact, FloatArray
 from fitdoctor.signals import SPLIT_QUANTITIES, Signal
@@ -150,19 +151,20 @@ class EventFile:
     Args:
         logdir: the log folder; the file goes into its sub-folder `FOLDER`.
         every: seconds between writes.
+
+    Raises:
+        ConfigError: if the file cannot be made.
     """
 
-    def __init__(self, logdir: Path, every: float = 2.0) -> None:
+    def __init__(self, logdir: Path, every: float = 0.5) -> None:
         self.folder = logdir / FOLDER
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.path = _unused(self.folder)
+        self.path = _opened(self.folder)
         self.every = every
         self.failure: OSError | None = None
         self._queue: SimpleQueue[Sequence[Item] | None] = SimpleQueue()
         self._urgent = threading.Event()
         self._closed = False
         self._process = os.getpid()
-        self.path.write_bytes(wire.record(wire.opening(time.time())))
         # A daemon: a crashed training must not hang on it. The finalizer lets it write the rest at exit.
         self._thread = threading.Thread(target=self._work, name="fitdoctor-writer", daemon=True)
         self._thread.start()
@@ -221,6 +223,20 @@ def _stop(
     queue.put(None)
     urgent.set()
     thread.join(timeout=30)
+
+
+def _opened(folder: Path) -> Path:
+    """A new event file with its first record."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = _unused(folder)
+        path.write_bytes(wire.record(wire.opening(time.time())))
+    except OSError as error:
+        raise ConfigError(
+            f"logdir: expected a folder that can be written to, got {folder.parent} ({error.strerror}); "
+            "choose another one, or leave logdir out to log nowhere"
+        ) from error
+    return path
 
 
 def _unused(folder: Path) -> Path:

@@ -93,7 +93,9 @@ class ModuleTap:
                 module.__dict__[name] = _Hooks()
         self._kept = [name for name in names if type(module.__dict__[name]) is _Hooks]
         if when == "before":
-            self._handle = module.register_forward_pre_hook(tap, with_kwargs=True)
+            # Before all others: what FSDP's own hook gathers is no waiting for data, and what a hook makes of the
+            # arguments it makes again when a probe calls the model with them.
+            self._handle = module.register_forward_pre_hook(tap, prepend=True, with_kwargs=True)
             # Torch asks only whether the key is there; with our hook as its value, copies leave it out as well.
             module._forward_pre_hooks_with_kwargs[self._handle.id] = tap  # type: ignore[assignment]
         else:
@@ -217,9 +219,14 @@ class CountedZeroGrad:
         self._original(*args, **kwargs)
 
     def remove(self) -> None:
-        """Put the original back, unless somebody has wrapped this one."""
-        if self._optimizer.__dict__.get("zero_grad") is self:
+        """Put the original back; where somebody has wrapped this one, only another monitor's can be bypassed."""
+        top = self._optimizer.__dict__.get("zero_grad")
+        if top is self:
             if self._own is None:
                 del self._optimizer.zero_grad
             else:
                 self._optimizer.zero_grad = self._own
+        while isinstance(top, CountedZeroGrad):
+            if top._own is self:
+                top._own, top._original = self._own, self._original
+            top = top._own

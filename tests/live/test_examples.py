@@ -28,6 +28,8 @@ SAYS = {
     "validation_and_probes": "steps: 300 | in train mode: 1.0",
 }
 
+ARGUMENTS = {"distributed": ["ddp"]}  # test_ranks.py trains with FSDP2
+
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example(
@@ -35,6 +37,7 @@ def test_example(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setattr("sys.argv", [str(path), *ARGUMENTS.get(path.stem, ())])
     runpy.run_path(str(path), run_name="__main__")
     assert SAYS[path.stem] in capfd.readouterr().out
 

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import fitdoctor
 import numpy as np
 import pytest
 from fitdoctor.live import wire
@@ -231,3 +232,16 @@ def test_a_log_reads_as_the_run_in_memory(tmp_path: Path) -> None:
         assert np.array_equal(series.values.astype(np.float32), logged[what].values.astype(np.float32)), what
     for key in ("optimizer", "learning_rate", "batch_size", "classes", "loss_function"):
         assert read.facts.get(key) == monitor.run.facts[key], key
+
+
+def test_vectors_are_read_whose_metadata_stand_in_a_record_of_another_length(tmp_path: Path) -> None:
+    """Many records alike are read together, and must not be read before the one that says what they are."""
+    layers = ("weight", "bias")
+    sink = EventFile(tmp_path)
+    for step in range(1, 200):
+        sink.write([Vector(step, 1e9 + step, "grad_norm", layers, np.array([1.0, float(step)]))])
+    sink.close()
+    (run,) = fitdoctor.open_runs(tmp_path)
+    assert not run.notes
+    found = run.layers(GRAD_NORM)
+    assert found["bias"].values.tolist() == [float(step) for step in range(1, 200)]

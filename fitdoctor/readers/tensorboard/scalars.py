@@ -46,6 +46,7 @@ class ScalarDecoder:
         points: list[Points] = []
         damaged: list[IntArray] = []
         singles: list[IntArray] = []
+        left: list[IntArray] = []
         for records in _by_length(found.lengths):
             if len(records) < FEW or found.lengths[records[0]] > WIDEST:
                 singles.append(records)
@@ -53,12 +54,14 @@ class ScalarDecoder:
             some, bad, rest = self._in_bulk(data, found, records)
             points += some
             damaged.append(bad)
-            points += self._one_by_one(data, found, rest)
+            left.append(rest)
         if singles:
-            records = np.sort(np.concatenate(singles))
+            records = np.concatenate(singles)
             good = intact(data, found.starts[records], found.lengths[records])
             damaged.append(records[~good])
-            points += self._one_by_one(data, found, records[good])
+            left.append(records[good])
+        # In the order of the file: what a tag means is said where it first comes.
+        points += self._one_by_one(data, found, np.sort(np.concatenate(left)))
         bad = np.sort(np.concatenate(damaged)) if damaged else np.zeros(0, np.int64)
         return by_tag(points, self._tags), bad
 
