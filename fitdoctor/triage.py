@@ -91,7 +91,8 @@ def triage(
             )
         ]
         could_be = tuple(dict.fromkeys((*root.could_be, *(r.rule for r in rivals))))
-        settle_with = root.settle_with or (experiment(root.rule, rivals[0].rule) if rivals else "")
+        rival = next((name for name in (*(r.rule for r in rivals), *could_be) if name in explains), "")
+        settle_with = root.settle_with or (experiment(root.rule, rival) if rival else "")
         explained = tuple(sorted(group, key=lambda f: (f.onset, f.rule, f.span.last, f.message)))
         diagnoses.append(Diagnosis(root, explained, could_be, settle_with))
     return sorted(diagnoses, key=lambda d: -max(f.severity.rank for f in (d.root, *d.explains)))

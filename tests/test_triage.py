@@ -144,6 +144,14 @@ def test_the_experiment_of_the_rule_itself_goes_before_the_general_one() -> None
     assert (found[0].could_be, found[0].settle_with) == (("data", "init"), "replay")
 
 
+def test_a_doubt_between_rules_is_never_left_without_an_experiment() -> None:
+    doubted = Finding("m", Severity.ERROR, Confidence.LOW, RUN, could_be=("bad luck", "noise"), rule="rate")
+    (diagnosis,) = triage([doubted], EXPLAINS, RUN)
+    assert diagnosis.settle_with == "undo rate alone for a tenth of the steps: if noise stays, it has its own cause"
+    plain = Finding("m", Severity.ERROR, Confidence.LOW, RUN, could_be=("bad luck",), rule="rate")
+    assert triage([plain], EXPLAINS, RUN)[0].settle_with == ""
+
+
 def test_a_note_that_would_account_for_a_harmful_root_is_named() -> None:
     root, note = finding("nan", 300), finding("rate", 100, Severity.NOTE)
     lead, _ = triage([root, note], EXPLAINS, RUN)
