@@ -21,11 +21,15 @@ from fitdoctor.signals import ACCURACY, GRAD_NORM, LOSS, Signal
 from fitdoctor.testing import make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from tests.strategies import runs
 
 HERE = Path(__file__).parent
 SAMPLES = HERE.parents[1] / "sample_logs"
 VAL_LOSS, VAL_ACCURACY = Signal(LOSS, "val"), Signal(ACCURACY, "val")
+
+
+VALIDATOR = Draft202012Validator(json.loads((HERE.parents[1] / "docs" / "comparison.schema.json").read_text("utf-8")))
 
 
 def only_run(folder: Path) -> Run:
@@ -117,6 +121,11 @@ def test_the_same_change_backwards_is_worse() -> None:
     found = compare(only_run(HERE / "cured" / "lr_too_high_nan"), only_run(SAMPLES / "lr_too_high_nan"))
     assert found.curves[0].direction == "worse"
     assert {f.rule for f in found.new(Severity.ERROR)} >= {"lr-too-high", "nonfinite-loss"}
+
+
+@pytest.mark.parametrize("name", ["lr_too_high_nan", "lr_too_low", "double_softmax", "no_shuffling"])
+def test_the_document_follows_its_schema(name: str) -> None:
+    VALIDATOR.validate(json.loads(json.dumps(cured(name).to_dict(), allow_nan=False)))
 
 
 # --- several seeds ----------------------------------------------------------------------------------
@@ -307,7 +316,7 @@ def test_it_is_a_public_name() -> None:
 @given(runs(), runs(), st.booleans(), st.sampled_from([None, "step", "epoch", "time"]))
 def test_anything_can_be_compared_with_anything(a: Run, b: Run, paired: bool, clock: str | None) -> None:
     found = compare(a, b, paired=paired, clock=clock)  # type: ignore[arg-type]
-    json.dumps(found.to_dict(), allow_nan=False)
+    VALIDATOR.validate(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
     back = compare(b, a, paired=paired, clock=clock)  # type: ignore[arg-type]
     opposite = {"better": "worse", "worse": "better", "level": "level"}
     assert {str(c.signal): opposite[c.direction] for c in found.curves} == {
