@@ -262,6 +262,8 @@ class Loop:
         if self.layer_hooks is not None:
             self.layer_hooks.take()
         self._ledger.note_built(module, output)
+        if self._batch is not None:
+            self._batch.note_output(output)
         if self._criterion is None:
             loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
             if isinstance(loss, Tensor):

@@ -15,6 +15,9 @@ from fitdoctor.live.transport import Row, scalar
 from fitdoctor.run import FloatArray
 from fitdoctor.signals import GRAD_LEFTOVER, LOSS, LOSS_WEIGHT
 
+View = tuple[tuple[int, ...], tuple[int, ...], int]
+"""Shape, strides and offset of a tensor in the contiguous storage of another."""
+
 
 @dataclass(slots=True, eq=False)
 class Batch:
@@ -25,12 +28,31 @@ class Batch:
         args: its positional arguments.
         kwargs: its keyword arguments.
         criterion_args: what the criterion was called with.
+        output: address of the storage of the model's output, and where in it the output begins; None when it is not one
+            contiguous tensor.
     """
 
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     criterion_args: tuple[Any, ...] = ()
+    output: tuple[int, int] | None = None
+
+    def note_output(self, output: object) -> None:
+        """The model has run."""
+        self.output = None
+        if isinstance(output, Tensor) and output.layout is torch.strided and output.is_contiguous():
+            self.output = output.untyped_storage().data_ptr(), int(output.storage_offset())
+
+    def view(self) -> View | None:
+        """How the criterion's input lies in the model's output; None when it is no view of it."""
+        given = self.criterion_args[0] if self.criterion_args else None
+        if self.output is None or not isinstance(given, Tensor) or given.layout is not torch.strided:
+            return None
+        address, begin = self.output
+        if given.untyped_storage().data_ptr() != address or given.storage_offset() < begin:
+            return None
+        return tuple(given.shape), given.stride(), int(given.storage_offset()) - begin
 
 
 @dataclass(slots=True, eq=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import fitdoctor
@@ -10,6 +11,7 @@ import torch
 from fitdoctor.errors import ConfigError
 from fitdoctor.live import attach, replay
 from fitdoctor.live.probes.guard import untouched
+from fitdoctor.run import Series
 from fitdoctor.signals import (
     ADAM_SURPRISE,
     ADAM_TINY_FRACTION,
@@ -120,6 +122,37 @@ def test_step_quality_replays_dropout_and_knows_of_clipping(clip: bool) -> None:
     assert series is not None
     assert len(series) >= 10
     assert np.abs(series.values - 1).max() < 0.1
+
+
+def quality_of(output_to_input: Callable[[Tensor], Tensor], target: Tensor, criterion: nn.Module) -> Series | None:
+    """Step quality of a tiny step where the loop does something to the model's output before the criterion."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 6), nn.Unflatten(1, (3, 2)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with attach(model, optimizer, criterion, record_every=1, probe_every=1) as monitor:
+        for x, _ in batches(6):
+            optimizer.zero_grad()
+            criterion(output_to_input(model(x)), target).backward()
+            optimizer.step()
+    return monitor.run.get(STEP_QUALITY)
+
+
+def test_step_quality_where_the_criterion_takes_a_view_of_the_output() -> None:
+    labels = torch.arange(16) % 2
+    for view, target in (
+        (lambda out: out.flatten(0, 1), labels.repeat(3)),  # tokens
+        (lambda out: out[:, -1], labels),  # the last place
+        (lambda out: out.transpose(1, 2)[:, :, 0], labels),
+    ):
+        series = quality_of(view, target, nn.CrossEntropyLoss())
+        assert series is not None
+        assert np.abs(series.values - 1).max() < 0.1
+
+
+def test_no_step_quality_where_the_criterion_takes_something_else() -> None:
+    labels = torch.arange(16) % 2
+    assert quality_of(lambda out: out.mean(1), labels, nn.CrossEntropyLoss()) is None
+    assert quality_of(lambda out: out.softmax(2)[:, 0], labels, nn.CrossEntropyLoss()) is None
 
 
 def test_adam_health() -> None:

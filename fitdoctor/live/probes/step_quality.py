@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fitdoctor.live.parameters import gradient
 from fitdoctor.live.probes.guard import untouched
+from fitdoctor.live.step import Batch, View
 from fitdoctor.live.transport import Row
 from fitdoctor.run import FloatArray
 from fitdoctor.signals import STEP_QUALITY
@@ -44,13 +45,20 @@ class StepQuality:
         self._weights = [p.detach().clone() for p in params]
 
     def measure(
-        self, row: Row, batch: Any, criterion: nn.Module, loss: Tensor | float, clip_factor: Tensor | float
+        self,
+        row: Row,
+        batch: Batch,
+        view: View,
+        criterion: nn.Module,
+        loss: Tensor | float,
+        clip_factor: Tensor | float,
     ) -> None:
         """Run the batch again after the step.
 
         Args:
             row: receives the ratio.
-            batch: the `fitdoctor.live.loop.Batch` of the step.
+            batch: the batch of the step.
+            view: how the loop passed the model's output on to the criterion, squeezed or flattened for example.
             criterion: the loss module.
             loss: its value before the step.
             clip_factor: what clipping multiplied the gradient with.
@@ -67,7 +75,8 @@ class StepQuality:
                 torch.cuda.set_rng_state(self._device_random, self._device)
             for buffer, value in self._buffers:
                 buffer.copy_(value)
-            after = criterion(self._model(*batch.args, **batch.kwargs), *batch.criterion_args[1:]).detach().float()
+            output = self._model(*batch.args, **batch.kwargs).contiguous().as_strided(*view)
+            after = criterion(output, *batch.criterion_args[1:]).detach().float()
         first = torch.as_tensor(loss, dtype=torch.float32, device=self._device)
         factor = torch.as_tensor(clip_factor, dtype=torch.float32, device=self._device)
         row.add(_Ratio(), torch.stack([first.reshape(()) - after.reshape(()), promised / factor.reshape(())]))
