@@ -28,6 +28,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.speed.hooks import stop, wind_up
 from benchmarks.speed.hooks_workloads import WORKLOADS, Workload, step
 from fitdoctor.live import attach
 from fitdoctor.live.cadence import Level
@@ -134,17 +135,21 @@ def check_time(rounds: int = 15) -> None:
             if key in ("light", "standard", "deep"):
                 monitors[key] = attach(*works[key][:3], tier=key)  # type: ignore[arg-type]
         times: dict[str, list[float]] = {key: [] for key in works}
-        for work in works.values():
+        for key, work in works.items():
+            wind_up(monitors.get(key))
             for _ in range(300):
                 step(work)
+            stop(monitors.get(key))
         for i in range(rounds):
             for key in list(works) if i % 2 else list(reversed(works)):
                 torch.cuda.synchronize()
+                wind_up(monitors.get(key))
                 began = time.perf_counter()
                 for _ in range(100):
                     step(works[key])
                 torch.cuda.synchronize()
                 times[key].append((time.perf_counter() - began) / 100)
+                stop(monitors.get(key))
         base = 1e3 * statistics.median(times["bare"])
         print(f"time: {name}: bare {base:.3f} ms/step")
         for key in works:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fitdoctor.live.parameters import ParameterRecorder, local
 from fitdoctor.live.sinks import ABSENT
-from fitdoctor.live.transport import Row
+from fitdoctor.live.transport import Row, constant
 from fitdoctor.run import FloatArray
 from fitdoctor.signals import WEIGHT_ROWS_ALIKE
 
@@ -74,8 +74,8 @@ def _sample(t: Tensor) -> Tensor:
     flat = t.reshape(t.shape[0], -1)
     rows, columns = flat.shape
     first = [k * (rows - 1) // (UNITS // 2) for k in range(UNITS // 2)]
-    chosen = torch.tensor([r for k in first for r in (k, k + 1)], device=t.device)
-    across = torch.tensor([k * columns // INPUTS for k in range(INPUTS)], device=t.device)
+    chosen = constant([r for k in first for r in (k, k + 1)], t.device)
+    across = constant([k * columns // INPUTS for k in range(INPUTS)], t.device)
     return flat.index_select(0, chosen).index_select(1, across).float()
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
+import fitdoctor.live
 import pytest
 import torch
 from benchmarks.speed.hooks_workloads import WORKLOADS, counted, counts_by_level
@@ -54,3 +58,25 @@ def test_a_wait_would_be_counted() -> None:
     with counted() as counts:
         torch.ones(3).sum().item()
     assert counts.syncs == 1
+
+
+def blocking_copies(source: str) -> list[str]:
+    """Functions of a module that make a tensor of host numbers on a device: that copy waits for a GPU."""
+    found = []
+    for function in ast.walk(ast.parse(source)):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                named = isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.tensor", "torch.as_tensor")
+                if named and any(k.arg == "device" for k in node.keywords):  # type: ignore[attr-defined]
+                    found.append(function.name)
+    return found
+
+
+def test_host_numbers_go_to_the_device_from_pinned_memory() -> None:
+    folder = Path(fitdoctor.live.__file__).parent
+    found = {path.stem: copies for path in folder.glob("*.py") if (copies := blocking_copies(path.read_text("utf-8")))}
+    assert found == {"transport": ["constant"]}  # on the CPU only; elsewhere it pins and does not wait
+
+
+def test_a_blocking_copy_would_be_found() -> None:
+    assert blocking_copies("def f(t):\n    return torch.tensor([1.0], device=t.device)") == ["f"]
