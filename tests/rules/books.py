@@ -62,7 +62,7 @@ def loop(
     epochs: int = 4,
     before: Callable[[nn.Module, Tensor, Tensor], object] | None = None,
 ) -> Run:
-    """A training of 12 steps an epoch, with an evaluation of 6 batches after each but the last few lines of it wrong.
+    """A training of 12 steps an epoch with an evaluation of 6 batches after each, and one of its lines wrong.
 
     Args:
         build: makes the model.

@@ -74,12 +74,12 @@ def retained_graph(run: Run, *, least: int = 10, share: float = 0.9, growth: flo
     grown = _growth(memory)
     most = values[-1] > 0.5 * min(len(values) - 1, MOST) and graphs.span.last - graphs.span.first >= 100
     yield Finding(
-        message=f"the graphs of {values[-1]:.0f} earlier losses are still alive (growing since {place(run, first)})",
+        message=f"the graphs of {values[-1]:.4g} earlier losses are still alive (growing since {place(run, first)})",
         severity=Severity.WARNING if most or grown > growth else Severity.NOTE,
         confidence=Confidence.HIGH,
         span=Span(first, graphs.span.last),
         evidence=(
-            Evidence.of(graphs, f"{values[-1]:.0f} of the losses at records", "0 or 1", marks=((first, "kept"),)),
+            Evidence.of(graphs, f"{values[-1]:.4g} of the losses at records", "0 or 1", marks=((first, "kept"),)),
             *((Evidence.of(memory, f"grew by {grown:.0%}", "flat"),) if memory is not None and grown > 0 else ()),
         ),
         remedies=(drop_graphs(),),

@@ -54,10 +54,10 @@ def growth_in_eval(run: Run, *, share: float = 0.5, least: int = 3) -> Iterator[
         return
     most, of = float(np.median(alive.values[piled])), float(np.median(count[piled]))
     yield Finding(
-        message=f"{int(piled.sum())} evaluations kept the graphs of {most:.0f} of {of:.0f} batches at once",
+        message=f"{int(piled.sum())} evaluations kept the graphs of {most:.4g} of {of:.4g} batches at once",
         severity=Severity.WARNING,
         confidence=Confidence.HIGH,
         span=alive.span,
-        evidence=(Evidence.of(alive, f"{most:.0f} in the median", "0: freed with each batch"),),
+        evidence=(Evidence.of(alive, f"{most:.4g} in the median", "0: freed with each batch"),),
         remedies=(evaluate_without_graph(), drop_graphs()),
     )

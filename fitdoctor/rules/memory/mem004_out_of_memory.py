@@ -82,7 +82,7 @@ def _cause(run: Run, where: str, fragmented: float, kept: int) -> tuple[str, tup
     if place == "loading":
         return "a checkpoint was being loaded", (load_on_host(),)
     if alive is not None and alive.values[-1] > kept:
-        return f"the graphs of {alive.values[-1]:.0f} earlier losses are kept", (drop_graphs(), smaller)
+        return f"the graphs of {alive.values[-1]:.4g} earlier losses are kept", (drop_graphs(), smaller)
     if _in_pieces(run) > fragmented:
         return f"{_in_pieces(run):.0%} of the reserved memory is free but in pieces", (expandable_segments(), smaller)
     if place == "evaluation":

@@ -106,7 +106,7 @@ def _nothing_done(skipped: Series | None, scale: Series, least: int) -> tuple[in
     lost, done = float(skipped.finite.values[-1]), skipped.finite.span.last
     if lost < max(least, done) or done < 0:
         return None
-    message = f"{lost:.0f} steps were skipped and at most {done} done, down to a loss scale of {scale.values[-1]:.2g}"
+    message = f"{lost:.4g} steps were skipped and at most {done} done, down to a loss scale of {scale.values[-1]:.2g}"
     return scale.span.first, message, f"{scale.values[-1]:.3g} at the end"
 
 

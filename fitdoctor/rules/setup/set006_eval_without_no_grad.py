@@ -47,10 +47,10 @@ def eval_without_no_grad(run: Run, *, least: int = 2) -> Iterator[Finding]:
     if passes is None or len(passes) < least:
         return
     yield Finding(
-        message=f"{len(passes)} evaluations built graphs, {np.median(passes.values):.0f} forward passes each",
+        message=f"{len(passes)} evaluations built graphs, {np.median(passes.values):.4g} forward passes each",
         severity=Severity.NOTE,
         confidence=Confidence.HIGH,
         span=passes.span,
-        evidence=(Evidence.of(passes, f"{passes.values.sum():.0f} in all", "none: gradients off"),),
+        evidence=(Evidence.of(passes, f"{passes.values.sum():.4g} in all", "none: gradients off"),),
         remedies=(evaluate_without_graph(),),
     )

@@ -84,8 +84,9 @@ def accumulation_scaling(run: Run, *, least: int = 3) -> Iterator[Finding]:
     if thrown is not None:
         yield thrown
         return
-    count = int(np.median(calls))
-    if count < 2 or not bool(np.mean(calls == count) > 0.9):
+    middle = float(np.median(calls))
+    count = int(middle) if 2 <= middle < 2**31 else 0
+    if not count or not bool(np.mean(calls == count) > 0.9):
         return
     summed = _summed(run, weight, weights, count)
     if summed is not None:
