@@ -6,14 +6,24 @@ import numpy as np
 from fitdoctor.run import Note, Run, Series
 from fitdoctor.signals import (
     ACCURACY,
+    ACTIVATION_DEAD_FRACTION,
+    ACTIVATION_GRAD_RMS,
+    ACTIVATION_INPUT_SPREAD,
+    ACTIVATION_RMS,
+    ACTIVATION_SATURATED_FRACTION,
+    ACTIVATION_ZERO_FRACTION,
     EPOCH,
     GRAD_NORM,
     GRAD_NORM_CLIPPED,
+    LOGIT_ABSMAX,
+    LOGIT_STD,
     LOSS,
     LR,
     QUANTITIES,
     SPLIT_QUANTITIES,
     SPLITS,
+    UPDATE_RATIO,
+    WEIGHT_ROWS_ALIKE,
     Signal,
 )
 from hypothesis import strategies as st
@@ -81,6 +91,19 @@ def all_series(draw: st.DrawFn, most: int = 400) -> Series:
     )
 
 
+LAYERS = (
+    '[["0","affine",64,8,"",""],["1","rectifier",0,0,"","0"],["2","affine",8,8,"",""],["3","saturating",0,0,"","2"],'
+    '["4","affine",8,8,"rectifier","3"],["5","affine",8,8,"",""],["6","affine",8,2,"","5"]]'
+)
+OF_OUTPUTS = (
+    ACTIVATION_RMS,
+    ACTIVATION_GRAD_RMS,
+    ACTIVATION_INPUT_SPREAD,
+    ACTIVATION_ZERO_FRACTION,
+    ACTIVATION_DEAD_FRACTION,
+    ACTIVATION_SATURATED_FRACTION,
+)
+
 FACTS = st.fixed_dictionaries(
     {},
     optional={
@@ -95,6 +118,10 @@ FACTS = st.fixed_dictionaries(
         "learning_rate": st.floats(allow_nan=True),
         "batch_size": st.integers(0, 10**6),
         "n_val": st.integers(-1, 10**6),
+        "layers": st.sampled_from((LAYERS, LAYERS, "[]", "[[1]]", "x")) | st.integers(),
+        "loss_function": st.sampled_from(("CrossEntropyLoss", "BCEWithLogitsLoss", "MSELoss", "")),
+        "loss_reduction": st.sampled_from(("mean", "sum")),
+        "resumed_at": st.integers(0, 100),
         "lr_scheduler": st.sampled_from(("cosine", "constant", "")),
     },
 )
@@ -140,6 +167,24 @@ def logged_runs(draw: st.DrawFn) -> Run:
         finished=draw(st.sampled_from((None, True, False))),
         notes=tuple(draw(NOTES)),
     )
+
+
+@st.composite
+def watched_runs(draw: st.DrawFn) -> Run:
+    """A short run with what the monitor measures of layers: every quantity of every layer, of every shape."""
+    n = draw(st.sampled_from((2, 4, 12, 40)))
+    steps = draw(st.sampled_from((1, 9))) * np.arange(n) + draw(st.sampled_from((0, 1, 500)))
+    wanted = [Signal(LOSS), Signal(ACCURACY), Signal(LOGIT_ABSMAX), Signal(LOGIT_STD)]
+    wanted += [Signal(q, layer=str(i)) for q in OF_OUTPUTS for i in range(7)]
+    wanted += [
+        Signal(q, layer=f"{i}.weight") for q in (GRAD_NORM, UPDATE_RATIO, WEIGHT_ROWS_ALIKE) for i in (0, 2, 4, 5, 6)
+    ]
+    of_layers = [draw(values(n)) for _ in range(4)]
+    found = [
+        Series(signal, steps, draw(values(n)) if not signal.layer else of_layers[i % 4])
+        for i, signal in enumerate(wanted)
+    ]
+    return Run("watched", tuple(found), {**draw(FACTS), "layers": LAYERS}, draw(st.sampled_from((None, True, False))))
 
 
 @st.composite

@@ -8,9 +8,11 @@ from fitdoctor.catalogue import find, rules
 from fitdoctor.diagnose import diagnose
 from fitdoctor.finding import Severity
 from fitdoctor.run import Run
+from hypothesis import HealthCheck, given, settings
 from tests.rules.activations.trainings import SICK, SOUND, run_of
 from tests.rules.judging import finds
-from tests.rules.test_all_rules import judged
+from tests.rules.test_all_rules import check_finding, judged
+from tests.strategies import watched_runs
 
 MINE = [r for r in rules() if r.family in ("activations", "gradients")]
 
@@ -73,3 +75,13 @@ def test_the_rules_agree_with_themselves_on_a_shorter_run() -> None:
     """`Run.until` is how a live run looks."""
     run = run_of("default, deep").until(120)
     assert [repr(judged(r, run)) for r in MINE] == [repr(judged(r, run.until(120))) for r in MINE]
+
+
+@given(watched_runs())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def test_no_rule_raises_whatever_the_layers_did(run: Run) -> None:
+    for rule in MINE:
+        outcome = judged(rule, run)
+        assert repr(outcome) == repr(judged(rule, run))
+        for finding in [] if isinstance(outcome, str) else outcome:
+            check_finding(finding)
