@@ -149,6 +149,16 @@ class Run:
             ``planned_steps``, ``planned_epochs``, ``steps_per_epoch``, ``step_unit``
             ("step" or "epoch"), ``framework``, ``resumed_at``, ``layers`` (JSON, in the order of the forward pass:
             name, role, inputs and number of units, activation applied after it, layer whose output it takes).
+            Of hooks alone, measured at the first record unless said otherwise: ``loss_input_shape``,
+            ``loss_target_shape`` ("50x1"), ``loss_input_from`` (the operation that made it), ``loss_reduction``;
+            when attached: ``dropout_layers``, ``batch_norm_layers``, ``frozen_batch_norm_layers``,
+            ``trainable_tensors``, ``trainable_tensors_not_in_optimizer``, ``trainable_not_in_optimizer`` (names),
+            ``optimizer_tensors_not_in_model``; up to the last record: ``autocast``, ``scheduler_steps``,
+            ``trainable_not_in_optimizer_changed`` (how many something else wrote to); before the first step:
+            ``scheduler_before_optimizer``, ``optimizer_state_restored`` and ``scheduler_restored`` of a resumed
+            training; ``nonfinite_step``, ``_place``, ``_name``, ``_sure``; at the end:
+            ``backward_calls_without_step``, ``out_of_memory`` ("device" or "host"), ``out_of_memory_step``,
+            ``_place``, ``_first``, and bytes ``_requested``, ``_allocated``, ``_reserved_free``, ``_total``.
         finished: True or False when the log says so, None when it does not.
         path: where it was read from.
         source: format of the log, such as ``tensorboard``.
