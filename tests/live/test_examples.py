@@ -19,6 +19,8 @@ SAYS = {
     "fused_and_foreach": "('fused', True) {'loss'",
     "lbfgs_closure": "steps: 20 |",
     "mixed_precision": "first non-finite value: None",
+    "preflight_broken_program": "with shuffled batches: healthy",
+    "preflight_find_lr": "steps of warm-up to",
     "plain_loop": "the monitor used",  # the verdict of so short a run depends on how many steps could be recorded
     "resume": "one run of 300 steps",
     "sparse_embedding": "gradient norm of the embedding: 0.0",

@@ -202,6 +202,8 @@ def test_frozen_and_tied_parameters_and_a_warm_up_from_zero_are_sound() -> None:
     tied = mlp(10, 10, 10, 3)
     tied[2].weight = tied[0].weight
     Program(tied).sound("parameters-not-trained")
+    biased = nn.Sequential(nn.Linear(10, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    Program(biased, optimizer=torch.optim.SGD(biased.parameters(), 0.05)).sound("parameters-not-trained")
     net = mlp()
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(1.0, i / 10))

@@ -13,6 +13,8 @@ from fitdoctor.remedies.before_run import own_all_parameters, set_learning_rate
 from fitdoctor.rule import CannotJudge
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fitdoctor.preflight.bench import Bench
 
 
@@ -33,8 +35,8 @@ def parameters_not_trained(bench: Bench) -> Iterator[Finding]:
 
     How it is measured:
         The trainable parameters of the model are compared with those of the optimizer by identity, so tied weights
-        count once. Then three steps are taken; every parameter that had a gradient must have changed in at
-        least one entry.
+        count once. Then three steps are taken; every parameter that had a gradient, above what rounding takes away,
+        must have changed in at least one entry.
 
     Options:
         None.
@@ -79,6 +81,15 @@ def parameters_not_trained(bench: Bench) -> Iterator[Finding]:
         yield from _unmoved(bench, {n: p for n, p in trainable.items() if id(p) in owned})
 
 
+def _pushes(p: Tensor, rate: float) -> bool:
+    """Whether a parameter has a gradient; in full precision one that a step of this rate does not round away."""
+    if p.grad is None or not bool(p.grad.any()):
+        return False
+    if p.dtype.itemsize < 4:
+        return True
+    return float(p.grad.abs().max()) * rate > 1e-6 * float(p.detach().abs().max())
+
+
 def _unmoved(bench: Bench, owned: dict[str, object]) -> Iterator[Finding]:
     import torch
 
@@ -106,7 +117,7 @@ def _unmoved(bench: Bench, owned: dict[str, object]) -> Iterator[Finding]:
                 raise CannotJudge("the loss is not finite")
             bench.optimizer.zero_grad(set_to_none=True)
             done.loss.backward()  # type: ignore[no-untyped-call]
-            pushed |= {n for n, p in weights.items() if p.grad is not None and bool(p.grad.abs().sum() > 0)}
+            pushed |= {n for n, p in weights.items() if _pushes(p, max(rates))}
             bench.optimizer.step()
     unmoved = [n for n in sorted(pushed) if torch.equal(before[n], weights[n].detach())]
     if not unmoved:
