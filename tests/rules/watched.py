@@ -171,7 +171,7 @@ def from_pretrained(*, frozen: bool = False) -> nn.Module:
     return model
 
 
-def edge(lr: float) -> Run:
+def full_batch(lr: float) -> Run:
     """Full batches and plain gradient descent."""
     return looked_at(lambda: mlp(64, 32, 10, activation=nn.Tanh), sgd(lr, 0.0), data=first(300), size=300, epochs=200)
 
@@ -180,7 +180,10 @@ SOUND: dict[str, Case] = {
     "ordinary": Case(lambda: looked_at(plain, sgd(0.05), scheduler=cosine(20))),
     "dropout": Case(lambda: looked_at(dropped(), sgd(0.05), scheduler=cosine(20))),
     "Adam, constant rate": Case(lambda: looked_at(plain, adam(5e-3), size=30)),
-    "edge of stability": Case(lambda: edge(1.5)),
+    "full batch": Case(lambda: full_batch(1.5)),
+    "edge of stability": Case(lambda: looked_at(plain, sgd(0.8, 0.0), epochs=6, every=2)),
+    "edge of stability, tanh": Case(
+        lambda: looked_at(lambda: mlp(64, 64, 10, activation=nn.Tanh), sgd(1.2, 0.0), epochs=6, every=2)),
     "catapult": Case(lambda: looked_at(plain, sgd(0.8, 0.0), scheduler=cosine(20))),
     "warm restarts": Case(lambda: looked_at(plain, sgd(0.1), scheduler=restarts, epochs=24)),
     "label smoothing": Case(lambda: looked_at(
@@ -227,4 +230,103 @@ def _with_one_thread(make: Make) -> Run:
         torch.set_num_threads(threads)
 
 
-SICK: dict[str, Case] = {}
+def short(build: Callable[[], nn.Module], optimizer: Optimizer, **more: Any) -> Make:
+    """Ten epochs, unless another number is given."""
+    return lambda: looked_at(build, optimizer, **{"epochs": 10, **more})
+
+
+def stacked(activation: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """Eight layers without normalisation or residual connections; gradients vanish through sigmoids."""
+    return lambda: mlp(*[64] * 8, 10, activation=activation)
+
+
+def lopsided() -> nn.Module:
+    """A first layer with weights a hundred times too large."""
+    model = deep()
+    with torch.no_grad():
+        model[0].weight *= 100
+    return model
+
+
+def grown_after(steps: int, factor: float = 1e-4) -> Callable[..., None]:
+    """Gradients that are tiny for so many steps: what a loss weight that is switched on does."""
+    done = 0
+
+    def step(model: nn.Module, criterion: nn.Module, opt: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
+        nonlocal done
+        done += 1
+        opt.zero_grad()
+        criterion(model(x), y).backward()
+        for p in model.parameters():
+            assert p.grad is not None
+            p.grad *= factor if done <= steps else 1.0
+        opt.step()
+
+    return step
+
+
+class TinyLoss(nn.CrossEntropyLoss):
+    """Cross-entropy in a unit that makes it a billionth."""
+
+    def forward(self, *args: Tensor) -> Tensor:
+        return super().forward(*args) * 1e-9
+
+
+def never_annealed(size: int, lr: float, **more: Any) -> Make:
+    return short(
+        linear, sgd(lr, 0.0), data=mislabelled(0.4, 600), size=size, every=600 // size // 12, epochs=12, **more
+    )
+
+
+def lagging(build: Callable[[], nn.Module], lr: float, **more: Any) -> Make:
+    """Gradients that grow ten-thousandfold after 150 steps."""
+    return lambda: looked_at(build, adam(lr, **more), step=grown_after(150), every=2, epochs=10)
+
+
+SICK: dict[str, Case] = {
+    # rate
+    "rate x30, deep Adam": Case(short(deep, adam(0.1), scheduler=cosine(10)), short(deep, adam(3e-3))),
+    "rate x10, momentum": Case(short(plain, sgd(1.0)), short(plain, sgd(0.1))),
+    "rate x30": Case(short(plain, sgd(5.0, 0.0)), short(plain, sgd(0.3, 0.0))),
+    "rate / 300": Case(short(plain, sgd(0.001, 0.0)), short(plain, sgd(0.3, 0.0))),
+    "rate / 30, momentum": Case(short(plain, sgd(0.003)), short(plain, sgd(0.1))),
+    "rate / 30, Adam": Case(short(plain, adam(1e-4)), short(plain, adam(3e-3))),
+    "stopped early": Case(short(plain, sgd(0.2, 0.0), epochs=2, every=1), short(plain, sgd(0.2, 0.0), epochs=8)),
+    "stopped early, tanh": Case(
+        short(lambda: mlp(64, 64, 10, activation=nn.Tanh), sgd(0.3, 0.0), epochs=2, every=1),
+        short(lambda: mlp(64, 64, 10, activation=nn.Tanh), sgd(0.3, 0.0), epochs=8)),
+    "never annealed": Case(never_annealed(4, 0.1), never_annealed(4, 0.1, scheduler=cosine(12))),
+    "never annealed, batch 6": Case(never_annealed(6, 0.2), never_annealed(6, 0.2, scheduler=cosine(12))),
+    # optimizer
+    "gradients grow": Case(lagging(deep, 0.01), lagging(deep, 0.01, betas=(0.9, 0.9))),
+    "gradients grow, wide": Case(lagging(wide, 0.03), lagging(wide, 0.03, betas=(0.9, 0.9))),
+    "epsilon 1": Case(short(plain, adam(3e-3, eps=1.0)), short(plain, adam(3e-3))),
+    "tiny loss": Case(short(plain, adam(3e-3), criterion=TinyLoss()),
+                      short(plain, adam(3e-3, eps=1e-16), criterion=TinyLoss())),
+    "lopsided": Case(short(lopsided, sgd(1e-4), epochs=6), short(lopsided, adam(3e-3), epochs=6)),
+    "stacked sigmoids": Case(short(stacked(nn.Sigmoid), sgd(0.1)), short(stacked(nn.Tanh), sgd(0.1))),
+    "small batch": Case(
+        short(linear, sgd(0.005, 0.0), size=4, data=mislabelled(0.5), step=accumulated(2), epochs=2), None),
+    "small batch, two layers": Case(
+        short(plain, sgd(0.01, 0.0), size=8, data=mislabelled(0.3), step=accumulated(2), epochs=4), None),
+    "large batch": Case(short(linear, sgd(0.2, 0.0), size=1200, step=accumulated(8), epochs=50, every=1), None),
+    "large batch, two layers": Case(
+        short(plain, sgd(0.2, 0.0), size=1200, step=accumulated(4), epochs=50, every=1), None),
+    "fine-tuned at 0.5": Case(short(from_pretrained, sgd(0.5)), short(from_pretrained, sgd(0.01))),
+    "fine-tuned at 0.3, Adam": Case(short(from_pretrained, adam(0.3)), short(from_pretrained, adam(3e-4))),
+    "decay 30": Case(short(plain, adamw(3e-3, weight_decay=30.0)), short(plain, adamw(3e-3, weight_decay=0.03))),
+    "decay 0.1, SGD": Case(short(plain, sgd(0.1, weight_decay=0.1)), short(plain, sgd(0.1, weight_decay=1e-3))),
+    # fit
+    "wrong labels": Case(short(wide, adam(3e-3), data=mislabelled(0.4, 400), size=20, epochs=30),
+                         short(wide, adam(3e-3), data=mislabelled(0.4, 400), size=20, epochs=3),
+                         better="val", by_accuracy=True),
+    "wrong labels, dropout": Case(short(dropped(0.5, 256), adam(3e-3), data=mislabelled(0.3, 200), size=20, epochs=60),
+                                  short(dropped(0.5, 256), adam(3e-3), data=mislabelled(0.3, 200), size=20, epochs=5),
+                                  better="val", by_accuracy=True),
+    "too narrow": Case(short(lambda: mlp(64, 1, 10, activation=nn.Tanh), sgd(0.05), epochs=20, scheduler=cosine(20)),
+                       short(lambda: mlp(64, 4, 10, activation=nn.Tanh), sgd(0.05), epochs=20, scheduler=cosine(20))),
+    "heavy dropout": Case(short(dropped(0.95, 32), sgd(0.05), epochs=20, scheduler=cosine(20)),
+                          short(dropped(0.0, 32), sgd(0.05), epochs=20, scheduler=cosine(20))),
+    "transposed validation": Case(short(plain, sgd(0.05), val=shifted_val()), short(plain, sgd(0.05)), better="val"),
+    "inverted validation": Case(short(plain, sgd(0.05), val=inverted_val()), short(plain, sgd(0.05)), better="val"),
+}  # fmt: skip

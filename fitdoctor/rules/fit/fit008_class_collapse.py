@@ -12,7 +12,7 @@ from fitdoctor.remedies import check_labels, lower_learning_rate
 from fitdoctor.remedies.fit import balance_classes
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
-from fitdoctor.signals import ACCURACY, LARGEST_PREDICTED_SHARE
+from fitdoctor.signals import ACCURACY, LARGEST_PREDICTED_SHARE, PROBE_ACCURACY
 from fitdoctor.steps import left_over, training_curve
 
 
@@ -35,7 +35,8 @@ def class_collapse(run: Run, *, share: float = 0.95, few: int = 500, rare: float
         the records is at least `share`, over at least `few` examples in all, while at least a `rare` share of them
         has another label, by the accuracy of the same batches. The first 5 % of the steps are left out. An error
         where the training loss is still above 90 % of where it began, a warning otherwise; a note where more than 90
-        % of the predictions are right, since then the data may just be that unbalanced.
+        % of the predictions are right, since then the data may just be that unbalanced. Not where accuracy on a fixed
+        batch in eval mode (``probe_train``) is better by a tenth: heavy dropout makes the answers of training alike.
 
     Options:
         share: share of the predictions that name one class.
@@ -72,6 +73,9 @@ def class_collapse(run: Run, *, share: float = 0.95, few: int = 500, rare: float
     if not len(right) or 1 - float(right.mean()) < rare:
         return
     correct = float(right.mean())
+    probed = find_curve(run, PROBE_ACCURACY)
+    if probed is not None and probed.shown(probed.final) > correct + 0.1:
+        return  # in eval mode it tells classes apart: dropout makes the answers of training look alike
     other = np.nonzero(series.values < share)[0]
     since = int(series.steps[min(len(series) - 1, int(other[-1]) + 1)]) if len(other) else span.first
     loss = find_curve(run)

@@ -11,9 +11,15 @@ from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import raise_learning_rate, search_learning_rate, stretch_schedule
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
-from fitdoctor.signals import ACCURACY, LOSS
+from fitdoctor.signals import ACCURACY, LOSS, PROBE_LOSS
 from fitdoctor.stats import noise_scale, trend
-from fitdoctor.steps import Quality, left_over, step_quality, training_curve
+from fitdoctor.steps import Quality, left_over, progress, step_quality, training_curve
+
+
+GAIN = 0.03
+"""Gain of the last third, as a share of the range of the loss, below which longer steps would gain little: the harm
+gate of SCIENCE 1.8. Healthy development runs with as short steps had at most 0.024, those at a tenth of the best rate
+0.05 to 0.6, unless the rate was annealed while most of the loss was left."""
 
 
 @rule(
@@ -50,8 +56,9 @@ def lr_too_low(
         The hooks can: a step quality (actual over promised decrease of the loss of the same batch) of `linear` or more,
         in both halves of the steps at full rate and with a 10th percentile above 0.9, says that steps are so short
         that the loss is a straight line along them, twenty times below the stable rate or further. Then it is
-        enough that the loss still falls significantly over the last third, falls at nine of ten looks, is above
-        `solved` of its first value, and did not begin as that of a trained model. A quality below 0.95 acquits the
+        enough that the loss still falls significantly over the last third, so does the held-out loss where one is
+        known, the loss falls at nine of ten looks, is above `solved` of its first value, gained at least 3 % of its range
+        in the last third or is above 30 % of its first value, and did not begin as that of a trained model. A quality below 0.95 acquits the
         rate: then a straight fall is that of a run too short.
 
     Options:
@@ -136,6 +143,12 @@ def _short_steps(run: Run, quality: Quality, solved: float) -> Iterator[Finding]
     late = curve.tail_trend(max(1 / 3, 6 / len(curve)))  # on 5 values or fewer no trend can reach p < 0.01
     if late.p_down > 0.01 or curve.final >= curve.start or float(np.mean(np.diff(curve.values) < 0)) < 0.9:
         return
+    split = held_out(run)
+    val = find_curve(run, LOSS, split) if split else find_curve(run, PROBE_LOSS, "val")
+    if val is not None and progress(val, 1 / 3) <= 0:
+        return  # longer steps would fit the training set sooner, for nothing
+    if left < 0.3 and progress(curve, 1 / 3) < GAIN:
+        return  # what is left may be what the data do not tell
     rate = learning_rate(run)
     current = float(rate.finite.values.max()) if rate is not None and len(rate.finite) else None
     room = 1 - max(quality.early, quality.late)

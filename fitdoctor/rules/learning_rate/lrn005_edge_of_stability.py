@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from fitdoctor.curves import learning_rate
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.norms import adaptive_optimizer
@@ -14,7 +16,7 @@ from fitdoctor.steps import progress, step_quality, training_curve
 
 
 @rule("LRN005", "edge-of-stability", needs=[STEP_QUALITY], explains=["loss-spikes"], since="0.1.0", state=True)
-def edge_of_stability(run: Run, *, edge: float = 0.3, gain: float = 0.03) -> Iterator[Finding]:
+def edge_of_stability(run: Run, *, edge: float = 0.5, gain: float = 0.03) -> Iterator[Finding]:
     """Steps are about as long as the curvature allows, the loss jitters, and training gets on.
 
     Why it matters:
@@ -24,12 +26,13 @@ def edge_of_stability(run: Run, *, edge: float = 0.3, gain: float = 0.03) -> Ite
     How it is measured:
         The median step quality (actual over promised decrease of the same batch) is below `edge` in the second
         half of the steps at full rate, while the training loss, of a fixed batch in eval mode where there is one,
-        falls significantly over the last 60 % by at least `gain` of its range. Always a note, and with it
+        falls significantly over the last 60 % by at least `gain` of its range (or ten times that share of its level
+        there, where little of the range is left). Always a note, and with it
         lr-too-high says nothing of short steps. Not judged for adaptive optimizers, whose preconditioned edge the
         step quality does not show.
 
     Options:
-        edge: median step quality below which steps are near the edge.
+        edge: median step quality below which steps are near the edge: at 0.5 within a factor of two.
         gain: least progress over the last 60 %, as a share of the range.
 
     When it is wrong:
@@ -52,7 +55,11 @@ def edge_of_stability(run: Run, *, edge: float = 0.3, gain: float = 0.03) -> Ite
         return
     curve = training_curve(run)
     gained = progress(curve, 0.6)
-    if gained < gain or curve.final > curve.start:
+    before = float(np.median(curve.values[: max(3, round(0.4 * len(curve)))][-3:]))
+    if (
+        max(gained, 0.1 * (1 - curve.final / before) if gained > 0 < before else 0.0) < gain
+        or curve.final > curve.start
+    ):
         return
     rate = learning_rate(run)
     evidence = [

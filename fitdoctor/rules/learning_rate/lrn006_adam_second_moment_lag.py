@@ -27,7 +27,7 @@ LEAST = 8
     since="0.1.0",
 )
 def adam_second_moment_lag(
-    run: Run, *, surprise: float = 2.3, sigmas: float = 4.0, jump: float = 0.05, lasting: float = 0.2
+    run: Run, *, surprise: float = 2.3, outgrown: float = 2.0, jump: float = 0.05, lasting: float = 0.2
 ) -> Iterator[Finding]:
     """Gradients outgrew Adam's second moment, the steps became too long, and the loss jumped.
 
@@ -37,15 +37,15 @@ def adam_second_moment_lag(
 
     How it is measured:
         The root mean square of gradient over the root of the second moment, on a sample of each tensor, is
-        about 1 in steady state. A surprise is a value above `surprise` and `sigmas` robust standard deviations above
-        its own past (at least 8 looks). It counts where the training loss after it, within a
+        about 1 in steady state. A surprise is a value above `surprise` and `outgrown` times the 95th
+        percentile of its own past (at least 8 looks). It counts where the training loss after it, within a
         twentieth of the run (at least the time to the second look after it), stands above its level before
         by `jump` of its first value and 5 standard deviations of its noise. A note where the loss recovered, a warning
         where the last tenth of the run is still above the level before by `lasting` of it.
 
     Options:
         surprise: least root mean square of gradient over second moment.
-        sigmas: the same in robust standard deviations of its past.
+        outgrown: the same over the 95th percentile of its past.
         jump: least rise of the loss, as a share of its first value.
         lasting: rise of the final loss over the level before that makes it a warning, as a share of that level.
 
@@ -63,7 +63,7 @@ def adam_second_moment_lag(
     """
     curve = need_curve(run, LOSS)
     layers = run.layers(ADAM_SURPRISE)
-    first = _first_surprise(layers, surprise, sigmas)
+    first = _first_surprise(layers, surprise, outgrown)
     if first is None:
         if max(len(s) for s in layers.values()) < LEAST:
             raise CannotJudge(f"fewer than {LEAST} looks at Adam's second moment")
@@ -73,8 +73,9 @@ def adam_second_moment_lag(
     loss = curve.series
     span = loss.span
     patience = int(series.steps[min(index + 2, len(series) - 1)]) - step
-    before = loss.between(step - max(patience, (span.last - span.first) // 20, 5), step - 1).values
-    after = loss.between(step, step + max(patience, (span.last - span.first) // 20)).values
+    since = int(series.steps[index - 1])  # somewhere between the two looks it began
+    before = loss.between(since - max(patience, (span.last - span.first) // 20, 5), since).values
+    after = loss.between(since + 1, step + max(patience, (span.last - span.first) // 20)).values
     if len(before) < 5 or len(after) < 3:
         return
     level, noise = float(np.median(before)), max(mad_sigma(before), curve.noise)
@@ -110,17 +111,17 @@ def adam_second_moment_lag(
     )
 
 
-def _first_surprise(layers: dict[str, Series], surprise: float, sigmas: float) -> tuple[Series, int] | None:
+def _first_surprise(layers: dict[str, Series], surprise: float, outgrown: float) -> tuple[Series, int] | None:
     """The earliest surprise of any tensor, the greatest of those at that step."""
     found: tuple[int, float, Series, int] | None = None
     for series in layers.values():
-        values = np.log(np.maximum(series.values, 1e-12))
+        values = series.values
         for i in np.nonzero(series.values > surprise)[0]:
             past = values[: int(i)]
             past = past[np.isfinite(past)]
             if len(past) < LEAST or not np.isfinite(values[i]):
                 continue
-            if values[i] - float(np.median(past)) < sigmas * (mad_sigma(past) + 0.05):
+            if values[i] < outgrown * float(np.quantile(past, 0.95)):
                 continue
             seen = (int(series.steps[i]), -float(values[i]), series, int(i))
             if found is None or seen[:2] < found[:2]:

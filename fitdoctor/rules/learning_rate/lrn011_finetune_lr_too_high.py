@@ -13,7 +13,7 @@ from fitdoctor.remedies.optimizer import fine_tune_gently
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS, UPDATE_RATIO
-from fitdoctor.stats import mad_sigma
+from fitdoctor.stats import running_median
 from fitdoctor.steps import first_updates
 
 
@@ -51,8 +51,8 @@ def finetune_lr_too_high(
     How it is measured:
         The run starts pretrained: the fact ``pretrained`` says so, or the loss logged at the first step is below
         `trained` of that of guessing, ln(classes). The training loss then climbs within the first `early` of the run
-        above its first values by `rise` of the loss of guessing and five standard deviations of those values, and
-        the run pays for it: the last tenth of the training loss, or of the validation loss, lies above where the
+        above its first value by `rise` of the loss of guessing (medians of three, so one batch does not count), and the
+        run pays for it: the last tenth of the training loss, or of the validation loss, lies above where the
         run began by `worse` of the loss of guessing.
 
     Options:
@@ -82,16 +82,18 @@ def finetune_lr_too_high(
             "whether the model is pretrained is unknown: set the fact pretrained, or log the loss of the first steps "
             "and the number of classes"
         )
-    first = series.values[: max(3, len(series) // 200)]
-    level = float(np.median(first))
+    level = float(series.values[0])  # measured before the first update
     unit = chance if chance is not None else max(abs(level), abs(curve.start))
     if told is False or (not told and level > trained * unit):
         return
     span = series.span
     head = series.between(span.first, round(span.first + early * (span.last - span.first)))
-    peak_index = int(np.argmax(head.values))
-    peak = float(head.values[peak_index])
-    if len(head) < 4 or peak < level + max(rise * unit, 5 * mad_sigma(first)):
+    if len(head) < 4:
+        return
+    heights = running_median(head.values, 3)  # one bad batch is no fall
+    peak_index = int(np.argmax(heights))
+    peak = float(heights[peak_index])
+    if peak < level + rise * unit:
         return
     split = held_out(run)
     val = find_curve(run, LOSS, split) if split else None
