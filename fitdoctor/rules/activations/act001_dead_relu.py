@@ -155,6 +155,14 @@ def _finding(run: Run, found: list[_Layer], severity: Severity, left: float) -> 
     evidence = [Evidence.of(worst.zeros, f"{worst.zeros.values[-1]:.0%} zeros", "about half", ((onset, "units die"),))]
     if worst.dead is not None:
         evidence.insert(0, Evidence.of(worst.dead, f"{worst.level:.0%} of the units", "below a third"))
+    could_be: tuple[str, ...] = () if born else ("lr-too-high",)
+    settle_with = (
+        "" if born else "train from scratch at a tenth of the rate for as long: units that stay alive settle it"
+    )
+    if severity is not Severity.ERROR:
+        could_be += ("a net that is sparse by design",)
+    if severity is Severity.WARNING and born:
+        settle_with = f"train again with LeakyReLU: less than {left:.0%} of the untrained loss left settles it"
     return Finding(
         message=message.format(worst.name if len(message) + len(worst.name) <= 100 else "a layer"),
         severity=severity,
@@ -164,8 +172,6 @@ def _finding(run: Run, found: list[_Layer], severity: Severity, left: float) -> 
         remedies=(rescale_initialisation(), keep_units_alive())
         if born
         else (lower, warm_up(), keep_units_alive(late=True)),
-        could_be=() if severity is Severity.ERROR else ("a net that is sparse by design",),
-        settle_with=""
-        if severity is not Severity.WARNING
-        else f"train again with LeakyReLU: a training loss well below {left:.0%} of the untrained one settles it",
+        could_be=could_be,
+        settle_with=settle_with,
     )

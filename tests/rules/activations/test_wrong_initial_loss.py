@@ -54,7 +54,7 @@ def made(first: float, accuracy: float = 0.1, **more: Fact) -> Run:
     )
 
 
-@pytest.mark.parametrize(("ratio", "found"), [(1.45, False), (1.55, True), (0.85, False), (0.75, True)])
+@pytest.mark.parametrize(("ratio", "found"), [(1.9, False), (2.1, True), (0.85, False), (0.75, True)])
 def test_boundaries_above_and_below(ratio: float, found: bool) -> None:
     assert bool(findings(NAME, made(ratio * math.log(10), batch_size=256))) is found
 
