@@ -36,6 +36,8 @@ _TOGETHER = 8
 """More logs than this in one folder are not several views of one training."""
 _INSIDE = ("runs", "logs", "log", "tensorboard", "tb", "tb_logs", "tf_logs", "vis_data", "csv_logs", "summaries")
 """Folders in which a framework keeps another log of the run whose folder they lie in."""
+_OF_THE_MONITOR = "fitdoctor"
+"""The folder that `fitdoctor.attach` makes in a run's folder; as `fitdoctor.live.sinks.FOLDER`, which needs torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +271,7 @@ def _sources(root: Path, seen: Survey, overrides: Overrides) -> list[RunSource]:
     for path, why in seen.unreadable:
         name = _name_of(root, path, path, alone=True)
         sources.append(RunSource(name, path, "unreadable", (), {}, overrides, failure=f"{path}: not read: {why}"))
+    sources = _named_above(root, sources)
     sources.sort(key=lambda s: natural(s.name))
     used: set[str] = set()
     return [replace(s, name=unique(s.name, used)) for s in sources]
@@ -321,6 +324,24 @@ def _name_of(root: Path, home: Path, place: Path, alone: bool) -> str:
     if stem and not (alone and (_PLAIN_STEMS.fullmatch(stem) or home.suffix == ".wandb")):
         return stem if folder == "." else f"{folder}/{stem}"
     return folder if folder != "." else (place.resolve().name or "run")
+
+
+def _named_above(root: Path, sources: list[RunSource]) -> list[RunSource]:
+    """The sources, logs of the monitor called after the folder above theirs unless another run has that name.
+
+    A lone log at the top of the root is called after the folder that the root is; beside others it keeps its name.
+    """
+    short: dict[int, str] = {}
+    for i, source in enumerate(sources):
+        if source.path.name != _OF_THE_MONITOR or not source.single or source.failure:
+            continue
+        above = source.path.parent
+        if above != root and root in above.parents:
+            short[i] = above.relative_to(root).as_posix()
+        elif len(sources) == 1:
+            short[i] = above.resolve().name or source.name
+    taken = {s.name for i, s in enumerate(sources) if i not in short}
+    return [replace(s, name=short[i]) if short.get(i, s.name) not in taken else s for i, s in enumerate(sources)]
 
 
 def _named(runs: list[Run], source: RunSource) -> list[Run]:

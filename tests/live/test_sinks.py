@@ -201,7 +201,7 @@ def test_our_own_reader_reads_the_vectors(tmp_path: Path, layers: tuple[str, ...
         )
     sink.close()
     (run,) = fitdoctor.open_runs(tmp_path)
-    assert (run.name, run.unmapped) == ("a/fitdoctor", ())
+    assert (run.name, run.unmapped) == ("a", ())
     found = run.layers(GRAD_NORM)
     assert tuple(found) == layers
     assert list(found[layers[-1]].steps) == [1, 2, 4, 5, 6, 7, 8]

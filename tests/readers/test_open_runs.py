@@ -122,6 +122,28 @@ def test_the_working_folder_has_a_name(table: Write, tmp_path: Path, monkeypatch
     assert names(Path()) == [tmp_path.name]
 
 
+def test_the_log_of_the_monitor_is_called_after_the_run(table: Write, tmp_path: Path) -> None:
+    """`attach(logdir="runs/a")` writes to runs/a/fitdoctor; the training is called a."""
+
+    def watched(folder: str) -> None:
+        (tmp_path / folder / "fitdoctor").mkdir(parents=True)
+        path = tmp_path / folder / "fitdoctor" / "events.out.tfevents.1.host"
+        events = (event(i, 1.0 + i, simple("train/loss", 1.0 / (1 + i))) for i in range(3))
+        path.write_bytes(b"".join(record(e) for e in (version(), *events)))
+
+    watched("runs/a")
+    assert names(tmp_path) == ["runs/a"]
+    for inside in ("runs", "runs/a", "runs/a/fitdoctor"):
+        assert names(tmp_path / inside) == ["a"], inside
+    assert [run.path for run in open_runs(tmp_path)] == [str(tmp_path / "runs" / "a" / "fitdoctor")]
+    # Names stay unique, and a log at the top that has neighbours is not called after all of them.
+    watched("runs/b")
+    table("runs/b/metrics.csv", step=[0, 1], loss=[1, 0.5])
+    watched(".")
+    assert names(tmp_path) == ["fitdoctor", "runs/a", "runs/b", "runs/b/fitdoctor"]
+    assert names(tmp_path, match="runs/a") == ["runs/a"]
+
+
 def test_a_pattern_that_fits_nothing_gives_nothing(table: Write, tmp_path: Path) -> None:
     table("a/metrics.csv", step=[0, 1], loss=[1, 0.5])
     assert names(tmp_path, match="nothing*") == []
