@@ -194,8 +194,22 @@ class Bench:
                 break
             optimizer.zero_grad(set_to_none=True)
             done.loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            self.update(optimizer, batches[step % len(batches)])
         return losses
+
+    def update(self, optimizer: Optimizer, batch: Batch) -> None:
+        """One step of an optimizer on gradients that are there; LBFGS computes them again as often as it likes."""
+        if not isinstance(optimizer, torch.optim.LBFGS):
+            optimizer.step()
+            return
+
+        def again() -> Tensor:
+            optimizer.zero_grad()
+            loss = self.run(batch).loss
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        optimizer.step(again)  # type: ignore[arg-type]
 
     def adam(self, lr: float) -> Optimizer:
         """A plain Adam over all trainable parameters: the optimizer that forgives most."""

@@ -488,6 +488,38 @@ def test_rates_cannot_be_judged_where_nothing_is_learned() -> None:
     Program(Cut("masked"), train_loader=loader(x, torch.randint(0, 3, y.shape))).skips("learning-rate-out-of-range")
 
 
+def test_an_optimizer_that_needs_a_closure_is_judged() -> None:
+    net = mlp()
+    program = Program(net, optimizer=torch.optim.LBFGS(net.parameters(), max_iter=4))
+    program.sound("parameters-not-trained")
+    program.sound("one-batch-not-learned")
+    program.skips("learning-rate-out-of-range", "its own step length")
+
+
+def test_a_scripted_model_is_left_as_it_was() -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated, and in use
+        net = torch.jit.script(mlp()).eval()
+    program = Program(net)
+    program.sound("parameters-not-trained")
+    assert not net.training
+
+
+def test_one_label_per_pixel_is_judged() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 3, 8, 8, generator=g)
+    y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 1))
+    report = Program(net, train_loader=loader(x[:30], y[:30], 8), val_loader=loader(x[30:], y[30:], 8)).check(
+        *("wrong-initial-loss", "wrong-loss-input", "class-imbalance", "examples-mixed", "defective-data")
+    )
+    assert {o.rule: o.why for o in report.outcomes if o.status == "crashed"} == {}
+    assert not [f.message for f in report.findings if f.severity != "note"]
+
+
 def test_whole_reports_name_one_root() -> None:
     x, y = vectors(500)
     net = mlp(10, 64, 64, 3, activation=nn.Tanh)

@@ -119,7 +119,13 @@ def measure(
     rates: tuple[float, float] = (1e-7, 10.0),
     tell: Callable[[float], None] = lambda done: None,
 ) -> list[Ramp]:
-    """The ramps; the bench is rewound before each of them, and after the last."""
+    """The ramps; the bench is rewound before each of them, and after the last.
+
+    Raises:
+        CannotJudge: for an optimizer that chooses its own step length.
+    """
+    if isinstance(bench.optimizer, torch.optim.LBFGS):
+        raise CannotJudge("LBFGS chooses its own step length: a ramp of rates says little of it")
     found = []
     for seed in range(seeds):
         bench.rewind()

@@ -118,7 +118,7 @@ def _unmoved(bench: Bench, owned: dict[str, object]) -> Iterator[Finding]:
             bench.optimizer.zero_grad(set_to_none=True)
             done.loss.backward()  # type: ignore[no-untyped-call]
             pushed |= {n for n, p in weights.items() if _pushes(p, max(rates))}
-            bench.optimizer.step()
+            bench.update(bench.optimizer, batches[0])
     unmoved = [n for n in sorted(pushed) if torch.equal(before[n], weights[n].detach())]
     if not unmoved:
         return
