@@ -13,9 +13,7 @@ from fitdoctor.run import Run, Series
 from fitdoctor.signals import ACCURACY, LOSS, NOISE_SCALE, PROBE_ACCURACY, PROBE_LOSS, STEP_QUALITY, UPDATE_RATIO
 
 SAMPLES = 10
-"""Fewest probed steps that a typical step quality is read from: half of what SCIENCE's quadratics needed, because
-only medians are used."""
-
+"""Fewest probed steps that a typical step quality is read from: medians of fewer scatter too much."""
 
 ROUNDED = 1e-6
 """Relative update below which the decrease of a float32 loss is mostly rounding (its precision is 1.2e-7)."""

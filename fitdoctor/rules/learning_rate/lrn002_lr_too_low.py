@@ -15,10 +15,9 @@ from fitdoctor.signals import ACCURACY, LOSS, PROBE_LOSS
 from fitdoctor.stats import noise_scale, trend
 from fitdoctor.steps import Quality, left_over, progress, step_quality, training_curve
 
-
 GAIN = 0.03
-"""Gain of the last third, as a share of the range of the loss, below which longer steps would gain little: the harm
-gate of SCIENCE 1.8. Healthy development runs with as short steps had at most 0.024, those at a tenth of the best rate
+"""Gain of the last third, as a share of the range of the loss, below which longer steps would gain little.
+Healthy development runs with as short steps had at most 0.024, those at a tenth of the best rate
 0.05 to 0.6, unless the rate was annealed while most of the loss was left."""
 
 
@@ -56,10 +55,10 @@ def lr_too_low(
         The hooks can: a step quality (actual over promised decrease of the loss of the same batch) of `linear` or more,
         in both halves of the steps at full rate and with a 10th percentile above 0.9, says that steps are so short
         that the loss is a straight line along them, twenty times below the stable rate or further. Then it is
-        enough that the loss still falls significantly over the last third, so does the held-out loss where one is
-        known, the loss falls at nine of ten looks, is above `solved` of its first value, gained at least 3 % of its range
-        in the last third or is above 30 % of its first value, and did not begin as that of a trained model. A quality below 0.95 acquits the
-        rate: then a straight fall is that of a run too short.
+        enough that the loss still falls significantly over the last third, as does the held-out loss where one is
+        known, that it falls at nine of ten looks, is above `solved` of its first value, gained at least 3 % of its
+        range in the last third or is above 30 % of its first value, and did not begin as that of a trained model.
+        A quality below 0.95 acquits the rate: then a straight fall is that of a run too short.
 
     Options:
         straight: gain of the last third over gain of the first third.
