@@ -15,8 +15,8 @@ from fitdoctor.run import Run
 from fitdoctor.signals import LOSS
 
 ENOUGH = 300
-"""Steps after which a training that has not learned anything is no longer at its beginning (SCIENCE: a first
-epoch or 300 steps, the span of the usual initial plateau)."""
+"""Steps after which a training that has not learned anything is no longer at its beginning: a first
+epoch or 300 steps is the span of the usual initial plateau."""
 LEAST_STEPS = 50
 """Fewest steps of a finished training that is judged by its outcome."""
 
