@@ -209,7 +209,7 @@ class Bench:
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
-        optimizer.step(again)  # type: ignore[arg-type]
+        optimizer.step(again)  # type: ignore[no-untyped-call]
 
     def adam(self, lr: float) -> Optimizer:
         """A plain Adam over all trainable parameters: the optimizer that forgives most."""
