@@ -316,8 +316,9 @@ class Two(nn.Module):
 
 
 @pytest.mark.parametrize("order", ["attach, then compile", "compile, then attach", "compiled in place"])
+@pytest.mark.parametrize("every", [2, None])  # by the budget, hooks come and go
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compile_has_no_graph_breaks_and_no_recompiles(order: str) -> None:
+def test_compile_has_no_graph_breaks_and_no_recompiles(order: str, every: int | None) -> None:
     from torch._dynamo.testing import CompileCounter
 
     def go(monitored: bool) -> tuple[int, list[float], fitdoctor.Monitor | None]:
@@ -330,14 +331,14 @@ def test_compile_has_no_graph_breaks_and_no_recompiles(order: str) -> None:
         monitor = None
         run: Any = model
         if monitored and order == "attach, then compile":
-            monitor = attach(model, optimizer, criterion, record_every=2)
+            monitor = attach(model, optimizer, criterion, record_every=every)
         if order == "compiled in place":
             model.compile(backend=counter, fullgraph=True)
         else:
             run = torch.compile(model, backend=counter, fullgraph=True)  # a graph break would be an error
         if monitored and monitor is None:
-            monitor = attach(run, optimizer, criterion, record_every=2)
-        losses = train(run, optimizer, criterion, batches(7))
+            monitor = attach(run, optimizer, criterion, record_every=every)
+        losses = train(run, optimizer, criterion, batches(7 if every else 60))
         if monitor is not None:
             monitor.close()
         return counter.frame_count, losses, monitor
@@ -347,7 +348,8 @@ def test_compile_has_no_graph_breaks_and_no_recompiles(order: str) -> None:
     assert frames == monitored_frames == 1
     assert losses == monitored_losses
     assert monitor is not None
-    assert last(monitor, LOSS) == pytest.approx(losses[-1])
+    if every:
+        assert last(monitor, LOSS) == pytest.approx(losses[-1])
     assert len(monitor.run.layers(UPDATE_RATIO)) == 4
     assert "first.weight" in monitor.run.layers(GRAD_NORM)
 

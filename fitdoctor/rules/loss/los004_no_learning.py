@@ -27,7 +27,7 @@ from fitdoctor.remedies import (
     start_from_published_rate,
 )
 from fitdoctor.rule import CannotJudge, rule
-from fitdoctor.run import Run, Span
+from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import ACCURACY, LOSS, PROBE_ACCURACY
 from fitdoctor.steps import training_curve
 
@@ -39,6 +39,10 @@ COULD_BE = (
     "labels or loss wrong",
     "underfitting",
 )
+EARLY = 60
+"""Steps before which the loss of a sound run may not have moved: Adam at the usual 1e-3 moves a weight by at most
+1e-3 a step, so by then by 0.06, the size of a weight at initialisation with 256 inputs."""
+
 SETTLE = (
     "overfit one batch of 16 examples (200 steps): success at a tenth of the rate means the rate, failure means a bug"
 )
@@ -89,7 +93,8 @@ def no_learning(
         sigmas: least fall in standard deviations of the noise.
 
     When it is wrong:
-        A run cut off inside a long initial plateau; a pretrained model that has nothing left to learn.
+        A run cut off inside a long initial plateau (below 60 steps it is not judged); a pretrained model that has
+        nothing left to learn.
 
     What to do:
         Overfit one batch. If that fails, look for the bug (loss input, detached or frozen parameters,
@@ -102,7 +107,7 @@ def no_learning(
     if (frozen := _frozen(run)) is not None:
         yield frozen
         return
-    need_curve(run, LOSS)
+    _need_steps(need_curve(run, LOSS).series)
     curve = training_curve(run)
     accuracy = (
         find_curve(run, PROBE_ACCURACY)
@@ -124,6 +129,13 @@ def no_learning(
         return
     if metric_curve(run, "train") is None and metric_curve(run, held_out(run) or "val") is None:
         yield from _by_loss(run, curve, loss_gain, sigmas)
+
+
+def _need_steps(loss: Series) -> None:
+    """Whether there were steps enough to learn anything."""
+    steps = int(loss.steps[-1] - loss.steps[0]) + 1
+    if loss.per == "step" and steps < EARLY:
+        raise CannotJudge(f"{steps} training steps are too early to say that nothing is learned, {EARLY} are needed")
 
 
 def _by_accuracy(run: Run, curve: Curve, accuracy: Curve, gain: float) -> Iterator[Finding]:

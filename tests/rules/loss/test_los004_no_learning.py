@@ -73,3 +73,11 @@ def test_the_step_from_guessing_counts() -> None:
 def test_it_abstains() -> None:
     check_skips(no_learning, make_run(train_loss=[1.0] * 7), "8 are needed")
     check_skips(no_learning, make_run(val_loss=[1.0] * 20), "no train loss logged")
+
+
+def test_a_smoke_test_of_a_few_steps_is_too_early() -> None:
+    flat = 2.3 + 0.01 * np.sin(np.arange(200.0))
+    facts = {"classes": 10}
+    check_skips(no_learning, make_run(train_loss=flat[:20], per="step", facts=facts), "20 training steps are too early")
+    finds(no_learning, make_run(train_loss=flat, per="step", facts=facts))
+    finds(no_learning, make_run(train_loss=flat[:20], per="epoch", facts=facts))  # each of many steps
