@@ -108,7 +108,7 @@ def _asked(run: Run) -> str:
     asked = run.facts.get("out_of_memory_requested")
     if not isinstance(asked, (int, float)) or isinstance(asked, bool) or not 0 < asked < 2**62:
         return ""
-    return f" ({asked / 2**20:.3g} MiB asked for)"
+    return f" ({asked / 2**20:.4g} MiB asked for)"
 
 
 def _unit(signal: Signal) -> str:

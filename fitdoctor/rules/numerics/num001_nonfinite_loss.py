@@ -160,8 +160,8 @@ def _in_training(run: Run, loss: Series, decades: float, window: int) -> Finding
 def _first_place(run: Run, step: int) -> str:
     """Where hooks met the first value that is not finite, "" where they did not, or only later than the loss."""
     where, name, since = (run.facts.get(f"nonfinite_{key}") for key in ("place", "name", "step"))
-    if not isinstance(where, str) or not isinstance(name, str) or not name or not isinstance(since, (int, float)):
-        return ""
+    if not isinstance(where, str) or name in (None, "") or not isinstance(since, (int, float)):
+        return ""  # the name of a layer may be a number
     what = {"forward": "output", "backward": "gradient", "weights": "weights"}.get(where)
     if what is None or since > step:
         return ""

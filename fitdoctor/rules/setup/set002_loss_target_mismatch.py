@@ -105,6 +105,8 @@ def _fits_the_mean(run: Run, kind: str, near: float) -> Evidence | None:
 
 
 def _shape(text: object) -> tuple[int, ...] | None:
+    if isinstance(text, int) and not isinstance(text, bool):
+        text = str(text)  # "50" is a number to whoever reads the log back
     if not isinstance(text, str):
         return None
     if text == "scalar":

@@ -98,6 +98,7 @@ def test_hooks_name_the_layer_and_what_they_did_not_see_is_not_named() -> None:
     )
     found = finding(NAME, run, Severity.ERROR)
     assert found.message == f"training loss is nan from step {found.onset} on; first in the output of 2"
+    assert finding(NAME, run.with_facts(nonfinite_name=2)).message == found.message  # as a log gives it back
     later = run.with_facts(nonfinite_step=found.onset + 1)
     assert "first in" not in finding(NAME, later).message
     unsure = run.with_facts(nonfinite_sure=False)

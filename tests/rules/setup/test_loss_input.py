@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fitdoctor.diagnose import diagnose
 from fitdoctor.finding import Confidence, Severity
+from fitdoctor.readers import open_runs
 from fitdoctor.signals import LOSS, PROBABILITY_ROWS
 from tests.hooked import Data, digits, mlp
 from tests.rules.books import healthy, sgd, short
@@ -131,6 +134,13 @@ def test_boundary_is_a_result_larger_than_both(given: str, target: str, found: b
         loss_target_shape=target,
     )
     assert bool(findings(SHAPES, run)) is found
+
+
+@broadcasts
+def test_the_log_of_a_watched_run_says_the_same(tmp_path: Path) -> None:
+    run = short(lambda: mlp(64, 32, 1), sgd(0.02), criterion=nn.MSELoss(), data=sums(columns=False), logdir=tmp_path)
+    (read,) = open_runs(tmp_path)
+    assert finding(SHAPES, read).message == finding(SHAPES, run).message
 
 
 def test_a_log_does_not_tell() -> None:
