@@ -87,8 +87,8 @@ def first_updates(run: Run, most: int = 5) -> float | None:
 
 
 def progress(curve: Curve, share: float) -> float:
-    """How much the last `share` of a curve fell, as a share of its range; 0 without a significant fall."""
-    late = curve.tail_trend(share)
+    """How much the last `share` of a curve, at least 6 values, fell, as a share of its range; 0 if not significant."""
+    late = curve.tail_trend(min(1.0, max(share, 6 / len(curve))))  # of 5 values or fewer no trend is significant
     return -late.change / curve.swing if late.p_down < 0.05 and curve.swing > 0 else 0.0
 
 

@@ -59,3 +59,32 @@ def test_it_abstains() -> None:
     trainings = pytest.importorskip("tests.trainings")
     assert "no train accuracy" in check_skips(underfitting, without(trainings.run_of("too narrow"), ACCURACY))
     check_skips(underfitting, make_run(train_loss=[1.0] * 19), "20 are needed")
+
+
+def test_watched_the_cause_is_told() -> None:
+    watched = pytest.importorskip("tests.rules.watched")
+    finding = finds(underfitting, watched.watched("too narrow"))
+    assert "too small" in finding.message
+    assert "width" in {r.change.knob for r in finding.remedies if r.change}
+    is_silent(underfitting, watched.watched("dropout"))
+
+
+@pytest.mark.parametrize(
+    ("logged", "quality", "held", "words"),
+    [(1.6, 0.5, 0.4, "regularisation"), (1.2, 0.99, 0.4, "too short"), (1.2, 0.05, 0.4, "too long"),
+     (1.2, 0.5, 0.5, "held-out"), (1.2, 0.5, 0.4, "too small")],
+)  # fmt: skip
+def test_fixed_batches_and_step_quality_tell_the_causes_apart(
+    logged: float, quality: float, held: float, words: str
+) -> None:
+    made = curves(0.4)
+    rise = 1 - np.exp(-np.arange(60) / 4)
+    run = make_run(
+        train_loss=2.3 - (2.3 - logged) * rise,
+        probe_loss=2.3 - 1.15 * rise,
+        probe_accuracy=made["train_accuracy"],
+        val_accuracy=0.1 + (held - 0.1) * rise,
+        step_quality=np.full(60, quality),
+        facts={"classes": 10},
+    )
+    assert words in finds(underfitting, run).message

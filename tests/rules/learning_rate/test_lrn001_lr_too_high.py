@@ -82,3 +82,32 @@ def test_noise_that_the_two_sets_do_not_share_is_not_the_weights() -> None:
 def test_it_abstains() -> None:
     check_skips(lr_too_high, make_run(train_loss=[1.0] * 7), "8 are needed")
     check_skips(lr_too_high, make_run(lr=[0.1]), "no train loss logged")
+
+
+@pytest.mark.parametrize("name", ["rate x30, deep Adam", "rate x10, momentum", "rate x30"])
+def test_watched_the_first_updates_give_the_factor(name: str) -> None:
+    watched = pytest.importorskip("tests.rules.watched")
+    finding = finds(lr_too_high, watched.watched(name))
+    assert finding.remedies[0].change is not None
+    assert finding.remedies[0].change.knob == "learning_rate"
+    assert 0.005 <= float(finding.remedies[0].change.value or 0) <= 0.2
+
+
+def test_first_steps_that_throw_the_weights_away_are_seen_in_a_log() -> None:
+    """A rate that is annealed to nothing ends at 68 % accuracy; its third step raised the loss fivefold."""
+    digits = pytest.importorskip("tests.digits")
+    recipe = {"optimizer": "adam", "depth": 4, "schedule": "linear"}
+    assert "first steps" in finds(lr_too_high, digits.train(digits.Recipe(lr=0.1, **recipe))).message
+    is_silent(lr_too_high, digits.train(digits.Recipe(lr=3e-3, **recipe)))
+
+
+def test_a_leap_that_the_run_makes_up_for_is_none() -> None:
+    for end, found in ((1.0, True), (0.3, False)):
+        loss = np.r_[2.0, 7.0, 6.0, end + (2 - end) * np.exp(-np.arange(297) / 20)]
+        run = make_run(train_loss=loss, per="step")
+        finds(lr_too_high, run) if found else is_silent(lr_too_high, run)
+
+
+def test_watched_a_noisy_floor_with_helpful_steps_is_another_thing() -> None:
+    watched = pytest.importorskip("tests.rules.watched")
+    is_silent(lr_too_high, watched.watched("never annealed"))

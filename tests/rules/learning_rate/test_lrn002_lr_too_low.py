@@ -76,3 +76,27 @@ def test_a_resumed_run_is_left_open() -> None:
 
 def test_it_abstains() -> None:
     check_skips(lr_too_low, make_run(train_loss=bent(0.5)[:11]), "12 are needed")
+
+
+@pytest.mark.parametrize("name", ["rate / 300", "rate / 30, momentum", "rate / 30, Adam"])
+def test_watched_short_steps_are_told_from_a_short_run(name: str) -> None:
+    watched = pytest.importorskip("tests.rules.watched")
+    finding = finds(lr_too_low, watched.watched(name))
+    assert finding.confidence == "high"
+    assert finding.could_be == ()
+    assert finding.remedies[0].change is not None
+    assert 3 <= float(finding.remedies[0].change.value or 0) <= 30
+
+
+@pytest.mark.parametrize(
+    "name", ["stopped early", "stopped early, tanh", "fine-tuning", "ordinary", "edge of stability"]
+)
+def test_watched_long_steps_are_acquitted(name: str) -> None:
+    watched = pytest.importorskip("tests.rules.watched")
+    is_silent(lr_too_low, watched.watched(name))
+
+
+def test_the_quality_decides_where_the_curve_cannot() -> None:
+    for quality, found in ((0.99, True), (0.9, False)):
+        run = make_run(train_loss=bent(0.5), step_quality=np.full(100, quality))
+        finds(lr_too_low, run) if found else is_silent(lr_too_low, run)

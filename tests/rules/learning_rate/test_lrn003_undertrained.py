@@ -60,3 +60,11 @@ def test_short_logs_are_judged_too(n: int) -> None:
 
 def test_it_abstains() -> None:
     check_skips(undertrained, make_run(train_loss=falling(1.0, 11)), "12 are needed")
+
+
+@pytest.mark.parametrize("name", ["stopped early", "stopped early, tanh"])
+def test_watched_long_steps_leave_only_time(name: str) -> None:
+    watched = pytest.importorskip("tests.rules.watched")
+    finding = finds(undertrained, watched.watched(name))
+    assert finding.could_be == ()
+    assert [r.change.knob for r in finding.remedies if r.change] == ["epochs"]

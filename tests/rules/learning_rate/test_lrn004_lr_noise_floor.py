@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fitdoctor.rules.learning_rate.lrn004_lr_noise_floor import lr_noise_floor
-from fitdoctor.signals import LR
+from fitdoctor.signals import LR, PROBE_LOSS
 from fitdoctor.testing import check_skips, make_run
 from tests.rules.judging import finds, is_silent, without
 
@@ -46,3 +46,17 @@ def test_it_abstains_without_the_rate_or_without_evaluations() -> None:
     check_skips(lr_noise_floor, without(trainings.run_of("never annealed"), LR), "no learning rate logged")
     check_skips(lr_noise_floor, without(trainings.run_of("never annealed"), "val"), "fewer than 20 evaluations")
     check_skips(lr_noise_floor, make_run(train_loss=[1.0] * 19), "20 are needed")
+
+
+@pytest.mark.parametrize("name", ["never annealed", "never annealed, batch 6"])
+def test_watched_a_floor_of_noise_is_seen_on_a_fixed_batch(name: str) -> None:
+    watched = pytest.importorskip("tests.rules.watched")
+    finds(lr_noise_floor, watched.watched(name))
+
+
+@pytest.mark.parametrize("name", ["ordinary", "rate / 300", "dropout"])
+def test_watched_no_floor(name: str) -> None:
+    watched = pytest.importorskip("tests.rules.watched")
+    run = watched.watched(name)
+    if run.get(LR) is not None and len(run.get(PROBE_LOSS)) >= 20:
+        is_silent(lr_noise_floor, run)
