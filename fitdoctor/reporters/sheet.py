@@ -151,7 +151,9 @@ def _remedy(report: Report, remedy: Remedy) -> Json:
 def _panels(report: Report, root: Finding | None) -> list[Json]:
     """The main curves, a panel per quantity under one axis of steps, with what the root cause marks in them."""
     order = ("loss", "accuracy", "top5_accuracy", "score", "error", "perplexity", "lr", "grad_norm")
-    curves = sorted((c for c in report.curves if c.points), key=lambda c: _place(c, order))
+    curves = sorted(
+        (c for c in report.curves if c.points), key=lambda c: (*_place(c, order), _SPLITS.get(c.signal.split, 3))
+    )
     marks = _marks([*root.evidence, *_best_points(report)] if root else _best_points(report))
     panels = []
     for quantity, group in groupby(curves, key=lambda c: c.signal.quantity):
@@ -171,9 +173,13 @@ def _panels(report: Report, root: Finding | None) -> list[Json]:
 _TITLES = {"lr": "learning rate", "grad_norm": "gradient norm", "top5_accuracy": "top-5 accuracy"}
 
 
-def _place(curve: Evidence, order: Sequence[str]) -> tuple[int, str]:
+_SPLITS = {"train": 0, "val": 1, "test": 2}
+"""Order of the curves of a panel, as of their labels."""
+
+
+def _place(curve: Evidence, order: Sequence[str]) -> tuple[int, str, int]:
     name = curve.signal.quantity.name
-    return (order.index(name) if name in order else len(order), name)
+    return (order.index(name) if name in order else len(order), name, _SPLITS.get(curve.signal.split, len(_SPLITS)))
 
 
 def _best_points(report: Report) -> list[Evidence]:
@@ -195,7 +201,10 @@ def _told_apart(lines: list[Json]) -> list[Json]:
     for line in lines:
         if any(len(other["x"]) > len(line["x"]) and other["label"] == line["label"] for other in lines):
             line["sparser"] = True
-    return [{**line, "label": f"{line['label']}, sparser"} if line.pop("sparser", False) else line for line in lines]
+    return [
+        {**line, "label": f"{line['label']}, logged less often"} if line.pop("sparser", False) else line
+        for line in lines
+    ]
 
 
 def _marks(evidence: Sequence[Evidence]) -> list[list[Any]]:

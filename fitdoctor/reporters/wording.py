@@ -90,7 +90,10 @@ def facts_line(report: Report) -> str:
         parts.append(f"{schedule}" if "lr" in str(schedule).split() else f"lr {schedule}")
     elif (rate := report.facts.get("learning_rate")) is not None:
         parts.append(f"lr {_short(rate)}")
-    parts += [form.format(_short(report.facts[key])) for key, form in _SHOWN_FACTS.items() if key in report.facts]
+    shown = {key: report.facts[key] for key in _SHOWN_FACTS if key in report.facts}
+    if shown.get("gradient_accumulation_steps") == 1:
+        del shown["gradient_accumulation_steps"]
+    parts += [_SHOWN_FACTS[key].format(_short(value)) for key, value in shown.items()]
     parts.append(report.source)
     return " · ".join(one_line(p) for p in parts if p)
 

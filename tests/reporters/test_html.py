@@ -201,7 +201,10 @@ class TestSheet:
     def test_a_signal_at_two_cadences_has_two_labels(self, sick: Report):
         curve = sick.curves[0]
         twice = replace(sick, curves=(curve, replace(curve, points=curve.points[::5])))
-        assert [c["label"] for c in sheet(twice)["panels"][0]["curves"]] == ["train loss", "train loss, sparser"]
+        assert [c["label"] for c in sheet(twice)["panels"][0]["curves"]] == [
+            "train loss",
+            "train loss, logged less often",
+        ]
 
     def test_the_marks_of_the_root_stand_in_every_panel(self, sick: Report):
         rate = replace(sick.curves[0], signal=Signal(LR), marks=())

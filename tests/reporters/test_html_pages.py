@@ -101,9 +101,12 @@ class TestOneRun:
         plot = page.locator(".panels .plot").first
         box = plot.bounding_box()
         page.mouse.move(box["x"] + box["width"] - 15, box["y"] + 60)
-        assert page.locator(".panels .readout").first.inner_text() == "step 230 (epoch 3.8) · train loss 50"
+        readout = page.locator(".panels .readout").first
+        assert readout.inner_text().split("\n") == ["step 230 (epoch 3.8)", "train loss", "50"]
+        shown = readout.bounding_box()
+        assert box["x"] <= shown["x"] and shown["x"] + shown["width"] < box["x"] + box["width"] - 15, "beside the hair"
         page.mouse.move(5, 5)
-        assert page.locator(".panels .readout").first.inner_text().strip() == ""
+        expect(readout).to_be_hidden()
 
     def test_values_stand_in_a_table_too(self, visit: Visit, sick: Report, tmp_path: Path):
         page = visit(written(tmp_path, sick))
@@ -298,7 +301,7 @@ def test_it_prints(visit: Visit, judged: tuple[str, dict[str, Any]]):
 def cells(line: Any) -> dict[str, str]:
     return {
         "run": line.locator("th.run").inner_text().strip(),
-        "verdict": line.locator("td.verdict").inner_text().strip(),
+        "verdict": line.locator("td.verdict .badge").inner_text().strip(),
         "root": line.locator("td.root").inner_text().strip(),
     }
 

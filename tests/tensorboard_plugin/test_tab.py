@@ -136,7 +136,7 @@ def test_each_run_has_its_verdict_and_root_cause(visit: Visit, address: str, log
     for run in open_runs(logs / "samples"):
         report = diagnose(run)
         line = inside.locator("tbody tr", has=inside.get_by_role("link", name=f"samples/{run.name}", exact=True))
-        expect(line.locator("td.verdict")).to_have_text(report.verdict)
+        expect(line.locator("td.verdict .badge")).to_have_text(report.verdict)
         if report.verdict == "sick":
             expect(line.locator("td.root b")).to_have_text(report.diagnoses[0].root.rule)
     keep(page, "tab-runs-1400-light")

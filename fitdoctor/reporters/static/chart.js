@@ -2,12 +2,14 @@
 
 import { el, fold, svg, table } from "./dom.js";
 import { count, moment, number } from "./format.js";
-import { lastUpTo, makeScale, ticks, values } from "./scale.js";
+import { lastUpTo, makeScale, tickLabels, ticks, values } from "./scale.js";
 
 const LEFT = 52;
 const RIGHT = 14;
-const TOP = 20; // strip of what is not finite, and of the labels of marks
 const BOTTOM = 20;
+const LINE = 13; // height of a line of labels
+const MOST_LINES = 4; // of labels of marks; more would leave no room for curves
+const STRIP = 14; // height of the strip that shows what is not finite
 
 /**
  * A figure of one panel: {title, curves: [{label, split, x, y}], marks: [[step, label]], log}.
@@ -18,7 +20,7 @@ export function chart(panel, about) {
   const curves = panel.curves.map((c, i) => ({ ...c, y: values(c), style: styleOf(panel.curves, i) }));
   const steps = [...new Set(curves.flatMap((c) => c.x))].sort((a, b) => a - b);
   const span = about.span ?? [steps[0], steps[steps.length - 1]];
-  const readout = el("p", { class: "readout", "aria-hidden": "true" }, "\u00a0");
+  const readout = el("div", { class: "readout", "aria-hidden": "true", hidden: true });
   const plot = el("div", {
     class: "plot",
     tabindex: 0,
@@ -33,7 +35,7 @@ export function chart(panel, about) {
   let drawn = null;
   const draw = (width) => {
     drawn = picture(panel, curves, span, Math.max(240, Math.round(width)), about.height ?? 170);
-    plot.replaceChildren(drawn.node);
+    plot.replaceChildren(drawn.node, readout);
   };
   draw(640);
   watchWidth(plot, draw);
@@ -45,8 +47,14 @@ export function chart(panel, about) {
       .map((c) => [c, lastUpTo(c.x, at)])
       .filter(([c, k]) => k >= 0 && at - c.x[k] <= (span[1] - span[0]) / 20)
       .map(([c, k]) => [c, c.y[k]]);
-    const text = [moment(at, about.unit, about.perEpoch), ...seen.map(([c, v]) => `${c.label} ${number(v)}`)];
-    readout.textContent = text.join(" · ");
+    const text = [moment(at, about.unit, about.perEpoch), ...seen.map(([c, v]) => `${c.label} ${number(v, 4)}`)];
+    readout.replaceChildren(el("div", {}, text[0]), ...seen.map(([c, v]) =>
+      el("div", { class: "key" }, el("span", { class: `swatch ${c.style}` }), el("span", {}, c.label), el("b", {}, number(v, 4)))));
+    readout.hidden = false;
+    // Beside the crosshair, on the side that has room.
+    const left = (100 * drawn.x(at)) / drawn.width;
+    readout.style.left = left <= 50 ? `calc(${left}% + 10px)` : "";
+    readout.style.right = left > 50 ? `calc(${100 - left}% + 10px)` : "";
     plot.setAttribute("aria-valuenow", i);
     plot.setAttribute("aria-valuetext", text.join(", "));
     drawn.point(at, seen);
@@ -60,10 +68,12 @@ export function chart(panel, about) {
     const next = k + 1 < steps.length && (k < 0 || steps[k + 1] - at < at - steps[k]) ? k + 1 : k;
     current = pointAt(next);
   });
-  plot.addEventListener("pointerleave", () => {
-    if (document.activeElement !== plot) drawn.clear(), (readout.textContent = "\u00a0");
-  });
-  plot.addEventListener("blur", () => (drawn.clear(), (readout.textContent = "\u00a0")));
+  const away = () => {
+    drawn.clear();
+    readout.hidden = true;
+  };
+  plot.addEventListener("pointerleave", () => document.activeElement === plot || away());
+  plot.addEventListener("blur", away);
   plot.addEventListener("keydown", (event) => {
     const far = Math.max(1, Math.round(steps.length / 10));
     const moves = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -far, PageUp: far };
@@ -71,6 +81,7 @@ export function chart(panel, about) {
     if (event.key in moves) next = current + moves[event.key];
     else if (event.key === "Home") next = 0;
     else if (event.key === "End") next = steps.length - 1;
+    else if (event.key === "Escape") away();
     if (next === null) return;
     event.preventDefault();
     current = pointAt(next);
@@ -79,7 +90,6 @@ export function chart(panel, about) {
     about.bare ? null : el("figcaption", {},
       el("span", { class: "chart-title" }, panel.title, makeScale(curves.flatMap((c) => c.y), panel.log).log ? el("small", {}, " log scale") : null),
       curves.length > 1 || curves[0]?.label.includes(" ") ? legend(curves) : null),
-    readout,
     plot,
     about.noTable ? null : fold(`${about.key}/values`, "Values as a table", () => valueTable(panel, curves, steps, about), true));
 }
@@ -125,28 +135,40 @@ function valueTable(panel, curves, steps, about) {
 function picture(panel, curves, [first, last], width, height) {
   const scale = makeScale(curves.flatMap((c) => c.y), panel.log);
   const across = width - LEFT - RIGHT;
-  const down = height - TOP - BOTTOM;
   const x = (s) => LEFT + (last > first ? (Math.min(Math.max(s, first), last) - first) / (last - first) : 0.5) * across;
-  const y = (v) => TOP + (1 - (0.03 + 0.94 * scale.place(v))) * down;
-  const odd = curves.find((c) => c.y.some((v) => !Number.isFinite(v))); // one label will do for all
+  const odd = curves.findLast((c) => c.y.some((v) => !Number.isFinite(v))); // one label will do for all
+  const labels = placed(panel.marks, x, width);
+  // Above the curves, so that nothing is drawn over anything: the labels of marks, then what is not finite.
+  const strip = 4 + LINE * labels.lines;
+  const top = strip + (odd ? STRIP : 4);
+  const down = height - top - BOTTOM;
+  const y = (v) => top + (1 - (0.03 + 0.94 * scale.place(v))) * down;
   const over = svg("g", { class: "crosshair" });
+  const found = ticks(scale, down < 90 ? 2 : 3);
+  const told = tickLabels(found);
   const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true", focusable: "false" },
-    ticks(scale, 3).map((v) => svg("g", { class: "tick" },
+    found.map((v, i) => svg("g", { class: "tick" },
       svg("line", { x1: LEFT, x2: width - RIGHT, y1: y(v), y2: y(v) }),
-      svg("text", { x: LEFT - 6, y: y(v) + 4, "text-anchor": "end" }, number(v)))),
-    stepTicks(first, last, across).map((s) => svg("text", { class: "step", x: x(s), y: height - 5, "text-anchor": "middle" }, count(s))),
-    marksOf(panel.marks, x, width, height),
-    curves.map((c) => lineOf(c, x, y, c === odd)),
+      svg("text", { x: LEFT - 6, y: y(v) + 4, "text-anchor": "end" }, told[i]))),
+    stepTicks(first, last, across).map((s) => svg("text", { class: "step", ...anchored(x(s), count(s), width), y: height - 5 }, count(s))),
+    labels.marks.map((m) => markOf(m, height)),
+    curves.map((c) => lineOf(c, x, y, strip + STRIP / 2, c === odd)),
     over);
   return {
     node,
     width,
+    x,
     stepAt: (px) => first + ((px - LEFT) / across) * (last - first),
     clear: () => over.replaceChildren(),
     point: (at, seen) => over.replaceChildren(
-      svg("line", { x1: x(at), x2: x(at), y1: TOP, y2: height - BOTTOM }),
+      svg("line", { x1: x(at), x2: x(at), y1: strip, y2: height - BOTTOM }),
       ...seen.filter(([, v]) => Number.isFinite(v)).map(([c, v]) => svg("circle", { class: c.style, cx: x(at), cy: y(v), r: 3.5 }))),
   };
+}
+
+/** Where a label below the axis stands: centred, but never beyond the edge. */
+function anchored(px, label, width) {
+  return px + label.length * 3.3 > width ? { x: width - 1, "text-anchor": "end" } : { x: px, "text-anchor": "middle" };
 }
 
 function stepTicks(first, last, across) {
@@ -154,7 +176,7 @@ function stepTicks(first, last, across) {
   return ticks(scale, Math.max(2, Math.round(across / 110))).filter((s) => Number.isInteger(s));
 }
 
-function lineOf(curve, x, y, named) {
+function lineOf(curve, x, y, badAt, named) {
   let path = "";
   let pen = false;
   let run = 0;
@@ -174,7 +196,7 @@ function lineOf(curve, x, y, named) {
     const alone = run === 1 && !Number.isFinite(curve.y[i + 1]);
     if (alone || curve.y.length <= 12) dots.push(svg("circle", { class: `dot ${curve.style}`, cx: px, cy: py, r: 2.5 }));
   });
-  return svg("g", {}, svg("path", { class: `curve ${curve.style}`, d: path }), dots, stretches(bad).map(([a, b], i) => notFinite(x(curve.x[a]), x(curve.x[b]), TOP - 6, named && i === 0)));
+  return svg("g", {}, svg("path", { class: `curve ${curve.style}`, d: path }), dots, stretches(bad).map(([a, b], i) => notFinite(x(curve.x[a]), x(curve.x[b]), badAt, named && i === 0)));
 }
 
 /** First and last of each stretch of consecutive indices. */
@@ -190,29 +212,37 @@ function stretches(indices) {
 
 /** What was not finite, above the curve: a cross, or a bar with one at its beginning. */
 function notFinite(from, to, y, named) {
+  const told = named && to - from > 90;
   return svg("g", { class: "bad" },
     svg("text", { x: from, y: y + 4.5, "text-anchor": "middle" }, "×"),
     to - from > 5 ? svg("line", { x1: from, x2: to, y1: y, y2: y }) : null,
-    named && to - from > 90 ? svg("text", { class: "bad-label", x: to, y: y - 3, "text-anchor": "end" }, "not finite") : null);
+    told ? svg("text", { class: "bad-label", x: to, y: y + 4, "text-anchor": "end" }, "not finite") : null);
 }
 
-/** Vertical lines with labels; a label goes to the side that has room, and below another that is in its way. */
-function marksOf(marks, x, width, height) {
+/** Where the labels of marks stand: to the side that has room, and below another that is in the way. */
+function placed(marks, x, width) {
   const taken = [];
-  return marks.map(([step, label]) => {
+  const out = marks.map(([step, label]) => {
     const px = x(step);
-    const length = label.length * 6.2 + 6;
-    const left = px + length > width - RIGHT && px - length > LEFT;
+    const length = label.length * 6.2 + 8;
+    const left = px + length > width && px - length > 0;
     const from = left ? px - length : px;
     let line = 0;
     while (taken.some((t) => t.line === line && from < t.to && from + length > t.from)) line++;
     taken.push({ line, from, to: from + length });
-    const py = TOP + 10 + 13 * line;
-    if (py > height - BOTTOM - 4) return svg("line", { class: "mark", x1: px, x2: px, y1: TOP, y2: height - BOTTOM });
-    return svg("g", { class: "mark" },
-      svg("line", { x1: px, x2: px, y1: TOP, y2: height - BOTTOM }),
-      svg("text", { x: left ? px - 4 : px + 4, y: py, "text-anchor": left ? "end" : "start" }, label));
+    return { px, label, left, line };
   });
+  const lines = Math.min(MOST_LINES, 1 + Math.max(-1, ...out.map((m) => m.line)));
+  return { lines, marks: out };
+}
+
+/** A vertical line, with its label on top while there is room for one. */
+function markOf({ px, label, left, line }, height) {
+  const shown = line < MOST_LINES;
+  const top = 4 + LINE * (shown ? line : MOST_LINES);
+  return svg("g", { class: "mark" },
+    svg("line", { x1: px, x2: px, y1: top, y2: height - BOTTOM }),
+    shown ? svg("text", { x: left ? px - 4 : px + 4, y: top + 9, "text-anchor": left ? "end" : "start" }, label) : null);
 }
 
 /** Draw again whenever the place of a picture gets another width. */

@@ -1,7 +1,7 @@
 // The comparison of chosen runs: one row per run, and their curves in common charts.
 
 import { chart } from "./chart.js";
-import { el } from "./dom.js";
+import { breakable, el } from "./dom.js";
 import { count, number, plural } from "./format.js";
 import { sorted } from "./order.js";
 import { badge } from "./report.js";
@@ -49,7 +49,7 @@ export function compareView(context) {
 
 function comparedLine(row, columns, context) {
   const special = {
-    run: () => el("th", { scope: "row", class: "run" }, context.link({ run: row.run, view: null }, el("bdi", {}, row.run))),
+    run: () => el("th", { scope: "row", class: "run" }, context.link({ run: row.run, view: null }, breakable(row.run))),
     verdict: () => el("td", {}, row.verdict ? badge(row.verdict, row.severity) : "waiting"),
     onset: () => el("td", {}, row.onset_words),
     steps: () => el("td", { class: "number" }, row.steps === null || row.steps === undefined ? "–" : count(row.steps)),

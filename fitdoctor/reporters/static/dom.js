@@ -9,7 +9,7 @@ function filled(node, attributes, children) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else node.setAttribute(name, value === true ? "" : String(value));
   }
-  for (const child of children.flat(3)) {
+  for (const child of children.flat(4)) {
     if (child !== null && child !== undefined && child !== false && child !== "") node.append(child);
   }
   return node;
@@ -30,6 +30,11 @@ export function prose(text) {
   const parts = text.split("`");
   if (parts.length % 2 === 0) return [text]; // an odd backtick belongs to somebody's name
   return parts.map((part, i) => (i % 2 ? el("code", {}, part) : part));
+}
+
+/** A name of a file or a run, which may break after a slash, a hyphen or an underscore. */
+export function breakable(text) {
+  return el("bdi", {}, text.split(/(?<=[/_-])/).map((part, i) => [i ? el("wbr") : null, part]));
 }
 
 /** A sentence: first letter large, full stop at the end. */

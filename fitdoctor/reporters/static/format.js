@@ -5,16 +5,16 @@ export function asNumber(value) {
   return value === null || value === undefined || value === "" ? null : Number(value);
 }
 
-/** Three significant digits, no more characters than needed. */
-export function number(value) {
+/** Three significant digits (or as many as are asked for), no more characters than needed. */
+export function number(value, digits = 3) {
   const v = asNumber(value);
   if (v === null) return "–";
   if (Number.isNaN(v)) return "nan";
   if (!Number.isFinite(v)) return v > 0 ? "inf" : "-inf";
   const size = Math.abs(v);
-  if (size !== 0 && (size < 1e-3 || size >= 1e5)) return Number(v.toPrecision(2)).toExponential().replace("e+", "e");
+  if (size !== 0 && (size < 1e-3 || size >= 1e5)) return Number(v.toPrecision(digits - 1)).toExponential().replace("e+", "e");
   if (size >= 1000) return Math.round(v).toLocaleString("en-US");
-  return String(Number(v.toPrecision(3)));
+  return String(Number(v.toPrecision(digits)));
 }
 
 /** 12,000 */

@@ -9,12 +9,14 @@ import { makeScale } from "./scale.js";
 const COLOURS = [
   [68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129], [92, 200, 99], [170, 220, 50], [253, 231, 37],
 ];
+// For values of both signs: zero is pale in the middle, the two ways differ to colour-blind eyes too.
+const SIGNED = [[84, 39, 136], [153, 142, 195], [247, 247, 247], [241, 163, 64], [179, 88, 6]];
 const BAD = "#d0021b";
 
-function colour(place) {
-  const at = Math.min(Math.max(place, 0), 1) * (COLOURS.length - 1);
-  const i = Math.min(Math.floor(at), COLOURS.length - 2);
-  const mix = COLOURS[i].map((c, k) => Math.round(c + (COLOURS[i + 1][k] - c) * (at - i)));
+function colour(place, colours) {
+  const at = Math.min(Math.max(place, 0), 1) * (colours.length - 1);
+  const i = Math.min(Math.floor(at), colours.length - 2);
+  const mix = colours[i].map((c, k) => Math.round(c + (colours[i + 1][k] - c) * (at - i)));
   return `rgb(${mix.join(" ")})`;
 }
 
@@ -34,7 +36,7 @@ export function heatMaps(maps, about, chosen, choose) {
 function heatMap(map, about) {
   const cells = map.values.map((line) => line.map(asNumber));
   const flat = cells.flat().filter((v) => v !== null);
-  const scale = makeScale(flat, map.log);
+  const scale = coloured(flat, map.log);
   const columns = map.spans.length;
   const rows = map.layers.length;
   const tall = rows > 48 ? Math.max(4, Math.floor(620 / rows)) : rows > 24 ? 14 : 20;
@@ -61,7 +63,7 @@ function heatMap(map, about) {
     const [a, b] = map.spans[at[1]];
     const value = cells[at[0]][at[1]];
     const where = a === b ? `${about.unit} ${count(a)}` : `${about.unit}s ${count(a)} to ${count(b)}`;
-    readout.textContent = `${map.layers[at[0]]} · ${where} · ${value === null ? "not logged" : number(value)}`;
+    readout.textContent = `${map.layers[at[0]]} · ${where} · ${value === null ? "not logged" : number(value)}${value !== null && map.unit ? ` ${map.unit}` : ""}`;
     cursor.hidden = false;
     cursor.style.left = `${(100 * at[1]) / columns}%`;
     cursor.style.width = `${100 / columns}%`;
@@ -72,7 +74,12 @@ function heatMap(map, about) {
     const box = grid.getBoundingClientRect();
     show(Math.floor((event.clientY - box.top) / tall), Math.floor(((event.clientX - box.left) / box.width) * columns));
   });
-  grid.addEventListener("pointerleave", () => (cursor.hidden = document.activeElement !== grid));
+  const away = () => {
+    cursor.hidden = true;
+    readout.textContent = "\u00a0";
+  };
+  grid.addEventListener("pointerleave", () => document.activeElement === grid || away());
+  grid.addEventListener("blur", away);
   grid.addEventListener("keydown", (event) => {
     const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -columns], End: [0, columns] }[event.key];
     if (!move) return;
@@ -86,14 +93,29 @@ function heatMap(map, about) {
       label.style.height = `${tall}px`;
       return label;
     }));
-  const [first, last] = [map.spans[0][0], map.spans[columns - 1][1]];
+  // The step at which a column begins, below it; columns may stand for stretches of any length.
+  const below = Math.min(5, columns);
+  const at0 = (i) => Math.floor((i * columns) / below);
+  const steps = Array.from({ length: below }, (_, i) => {
+    const label = el("span", {}, i ? "" : `${about.unit} `, count(map.spans[at0(i)][0]));
+    label.style.left = `${(100 * at0(i)) / columns}%`;
+    return label;
+  });
   return el("figure", { class: "chart heatmap" },
     readout,
     el("div", { class: "heat-body" }, labels, grid,
-      el("div", { class: "heat-steps", "aria-hidden": "true" }, el("span", {}, count(first)), el("span", {}, about.unit), el("span", {}, count(last)))),
-    ramp(scale, flat),
+      el("div", { class: "heat-steps", "aria-hidden": "true" }, steps)),
+    ramp(scale, flat, map.unit, cells.some((line) => line.includes(null))),
     el("p", { class: "quiet", id: "fd-heat-summary" }, inWords(map, cells, about)),
     fold(`layers/${map.quantity}/values`, "Values as a table", () => layerTable(map, cells, about), true));
+}
+
+/** From values to colours: along one ramp, or to both sides of zero where values have both signs. */
+function coloured(flat, log) {
+  const scale = makeScale(flat, log);
+  if (!(scale.low < 0 && scale.high > 0)) return { ...scale, colours: COLOURS };
+  const most = Math.max(-scale.low, scale.high);
+  return { ...makeScale([-most, most], false), colours: SIGNED };
 }
 
 function paintCells(canvas, cells, scale, width, height) {
@@ -107,7 +129,7 @@ function paintCells(canvas, cells, scale, width, height) {
     for (let c = 0; c < columns; c++) {
       const v = cells[r][c];
       if (v === null) continue;
-      pen.fillStyle = Number.isFinite(v) ? colour(scale.place(v)) : BAD;
+      pen.fillStyle = Number.isFinite(v) ? colour(scale.place(v), scale.colours) : BAD;
       const x = Math.round((c * canvas.width) / columns);
       const y = Math.round((r * canvas.height) / rows);
       const gap = canvas.height / rows > 8 * ratio ? Math.round(ratio) : 0;
@@ -116,18 +138,20 @@ function paintCells(canvas, cells, scale, width, height) {
   }
 }
 
-function ramp(scale, flat) {
+function ramp(scale, flat, unit, gaps) {
   const bar = el("canvas", { class: "ramp", width: 120, height: 10, "aria-hidden": "true" });
   const pen = bar.getContext("2d");
   for (let i = 0; i < 120; i++) {
-    pen.fillStyle = colour(i / 119);
+    pen.fillStyle = colour(i / 119, scale.colours);
     pen.fillRect(i, 0, 1, 10);
   }
   const bad = flat.some((v) => !Number.isFinite(v));
   return el("p", { class: "ramp-line" },
     el("span", {}, flat.some((v) => v < scale.low) ? "≤ " : "", number(scale.low)), bar, el("span", {}, number(scale.high)),
+    unit ? el("span", {}, unit) : null,
     scale.log ? el("small", {}, "log scale") : null,
-    bad ? el("span", { class: "key" }, el("span", { class: "swatch bad", "aria-hidden": "true" }), "not finite") : null);
+    bad ? el("span", { class: "key" }, el("span", { class: "swatch bad", "aria-hidden": "true" }), "not finite") : null,
+    gaps ? el("span", { class: "key" }, el("span", { class: "swatch gap", "aria-hidden": "true" }), "not logged") : null);
 }
 
 function inWords(map, cells, about) {

@@ -1,11 +1,13 @@
 // One run: the verdict in a sentence, its evidence beside it, what to do, and what was not judged.
 
 import { chart } from "./chart.js";
-import { copyButton, el, fold, prose, sentence } from "./dom.js";
+import { breakable, copyButton, el, fold, prose, sentence } from "./dom.js";
 import { plural } from "./format.js";
 import { heatMaps } from "./heatmap.js";
 
 const STATES = { sick: "sick", healthy: "healthy", "cannot judge": "unknown" };
+
+const MOST_REMEDIES = 3;
 
 /** A label for a verdict, in colour and in words. */
 export function badge(verdict, severity) {
@@ -25,11 +27,11 @@ export function runView(sheet, context) {
         el("span", { class: "grow" }),
         row.growing ? el("span", { class: "growing" }, "still being written") : null,
         context.copyLink),
-      el("p", { class: "name" }, badge(row.verdict, row.severity), " ", el("bdi", {}, row.run)),
+      el("p", { class: "name" }, badge(row.verdict, row.severity), " ", breakable(row.run)),
       el("h1", { id: "fd-title", tabindex: -1 },
         row.verdict === "sick" ? [el("span", { class: "root" }, row.root), ": ", prose(reason), "."] : [`This run ${verdict}`, reason ? [": ", prose(reason)] : "", "."]),
       el("p", { class: "facts" }, sheet.facts)),
-    el("div", { class: "columns" },
+    el("div", { class: sheet.diagnoses.length || sheet.notes.length || row.verdict === "cannot judge" ? "columns" : "columns alone" },
       el("div", { class: "findings" },
         row.growing ? el("p", { class: "quiet" }, "The log is still growing: rules that need the end of a run wait until it has been quiet for a minute.") : null,
         sheet.diagnoses.map((d, i) => diagnosis(d, i, sheet, about)),
@@ -59,10 +61,10 @@ function diagnosis(d, place, sheet, about) {
     d.settle_with ? el("p", {}, el("b", {}, "To settle it: "), prose(d.settle_with), ".") : null,
     d.explains.length ? [
       el("h3", {}, "What it explains"),
-      el("ul", { class: "plain" }, d.explains.map((f) => el("li", {}, el("b", {}, f.rule), ": ", prose(f.message), el("span", { class: "quiet" }, ` ${f.since}`))))] : null,
+      el("ul", { class: "plain" }, d.explains.map((f) => el("li", {}, el("b", {}, f.rule), ": ", prose(f.message), el("span", { class: "quiet" }, ` · ${f.since}`))))] : null,
     d.remedies.length ? [
       el("h3", {}, "What to do"),
-      el("ol", { class: "remedies" }, d.remedies.map((r, i) => remedy(r, i, key)))] : null,
+      remedies(d.remedies, key)] : null,
     d.ruled_out.length ? [
       el("h3", {}, "What this run speaks against"),
       el("ul", { class: "plain" }, d.ruled_out.map((r) => el("li", {}, sentence(r))))] : null);
@@ -85,6 +87,15 @@ function evidence(e, about) {
       e.expected ? [el("dt", { class: "quiet" }, "expected"), el("dd", { class: "quiet" }, prose(e.expected))] : null),
     // What the panels beside do not show is shown here; the rest can be unfolded.
     drawing && !about.shown.has(e.label) ? drawing : drawing ? fold(`${about.key}/chart`, `Chart of ${e.label}`, () => drawing, true) : null);
+}
+
+/** The best few in full; the rest is at hand. */
+function remedies(all, key) {
+  const items = (from, to) => all.slice(from, to).map((r, i) => remedy(r, from + i, key));
+  const first = all.length > MOST_REMEDIES + 1 ? MOST_REMEDIES : all.length; // a fold for one is no gain
+  return [
+    el("ol", { class: "remedies" }, items(0, first)),
+    all.length > first ? fold(`${key}/more`, `${all.length - first} more things to try`, () => el("ol", { class: "remedies more", start: first + 1 }, items(first))) : null];
 }
 
 function remedy(r, place, key, heading = "h4") {
@@ -112,7 +123,7 @@ function notes(sheet, about) {
   return el("section", { class: "notes" },
     el("h2", {}, "Worth knowing"),
     sheet.notes.map((n, i) => el("div", { class: "note" },
-      el("p", {}, el("b", {}, n.rule), ": ", prose(n.message), el("span", { class: "quiet" }, ` ${n.since}`)),
+      el("p", {}, el("b", {}, n.rule), ": ", prose(n.message), el("span", { class: "quiet" }, ` · ${n.since}`)),
       n.evidence.length || n.remedies.length ? fold(`${about.key}/note/${n.rule}`, "More", () => [
         n.evidence.map((e, k) => evidence(e, { ...about, key: `${about.key}/note/${i}/${k}` })),
         n.remedies.length ? el("ol", { class: "remedies" }, n.remedies.map((r, k) => remedy(r, k, `${about.key}/note/${i}`, "h3"))) : null]) : null)));

@@ -1,7 +1,7 @@
 // The list of runs: counts, filters, a sortable table in pages, and a choice of runs to compare.
 
 import { spark } from "./chart.js";
-import { announce, el, prose } from "./dom.js";
+import { announce, breakable, el, prose } from "./dom.js";
 import { count, number, plural } from "./format.js";
 import { filtered, sorted } from "./order.js";
 import { badge } from "./report.js";
@@ -64,7 +64,7 @@ export function runsView(context) {
       el("label", { for: "fd-q" }, "Filter"), search,
       el("label", { for: "fd-root" }, "Root cause"), root,
       el("span", { class: "grow" }), told, compare),
-    el("div", { class: "scroll" },
+    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of runs" },
       el("table", { class: "run-table" }, el("caption", { class: "offscreen" }, "Runs with verdict and root cause"), el("thead", {}, head), body)),
     pager);
   update();
@@ -127,9 +127,9 @@ function runLine(row, context) {
   box.checked = picked;
   return el("tr", { class: row.verdict ? "" : "waiting" },
     el("td", { class: "pick" }, box),
-    el("th", { scope: "row", class: "run" }, context.link({ run: row.run }, el("bdi", {}, row.run)),
+    el("th", { scope: "row", class: "run" }, context.link({ run: row.run }, breakable(row.run)),
       row.growing ? el("span", { class: "growing", title: "still being written" }, " growing") : null),
-    el("td", { class: "verdict" }, row.verdict ? badge(row.verdict, row.severity) : el("span", { class: "quiet" }, row.failed ? "failed" : "waiting")),
+    el("td", { class: "verdict" }, row.verdict ? [badge(row.verdict, row.severity), row.severity ? el("span", { class: `severity ${row.severity}` }, row.severity) : null] : el("span", { class: "quiet" }, row.failed ? "failed" : "waiting")),
     el("td", { class: "root" }, row.root ? el("b", {}, row.root) : null, row.root ? el("div", { class: "quiet" }, prose(row.reason ?? "")) : row.failed ? el("div", { class: "quiet" }, row.failed) : null),
     el("td", { class: "onset" }, row.onset_words),
     el("td", { class: "confidence" }, row.confidence),

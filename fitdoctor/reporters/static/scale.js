@@ -1,6 +1,6 @@
 // From values to places on an axis, and the ticks beside it.
 
-import { asNumber } from "./format.js";
+import { asNumber, number } from "./format.js";
 
 /** Maps values to 0..1; on a log axis where asked and no value is negative. Zeros lie at its lower end then. */
 export function makeScale(values, log) {
@@ -23,31 +23,52 @@ export function makeScale(values, log) {
   return { low, high, log: logarithmic, place };
 }
 
-/** At most about `most` round values within the scale. */
+/** Round values within the scale, about `most` of them and never fewer than two. */
 export function ticks(scale, most) {
   const { low, high } = scale;
   if (!(high > low)) return [low];
-  if (scale.log) {
-    const first = Math.ceil(Math.log10(low) - 1e-9);
-    const last = Math.floor(Math.log10(high) + 1e-9);
-    if (last > first) {
-      const stride = Math.ceil((last - first + 1) / most);
-      const out = [];
-      for (let k = first; k <= last; k += stride) out.push(10 ** k);
-      return out;
-    }
-    return [low, high];
+  const found = scale.log ? decades(low, high, most) : rounds(low, high, most);
+  return found.length > 1 ? found : [low, high];
+}
+
+function decades(low, high, most) {
+  const first = Math.ceil(Math.log10(low) - 1e-9);
+  const last = Math.floor(Math.log10(high) + 1e-9);
+  const stride = [1, 2, 3, 5, 10, 20, 30, 50, 100].find((k) => (last - first) / k <= most) ?? 200;
+  const powers = within(first, last, stride).map((k) => Number(`1e${k}`));
+  if (powers.length > 1) return powers;
+  const between = [];
+  for (let k = first - 1; k <= last; k++) between.push(...[1, 2, 5].map((m) => Number(`${m}e${k}`)));
+  const kept = between.filter((v) => v >= low && v <= high);
+  return kept.length > 1 ? kept : rounds(low, high, most);
+}
+
+function rounds(low, high, most) {
+  for (let wanted = most; wanted <= 8 * most; wanted *= 2) {
+    const rough = ((high / 2 - low / 2) / wanted) * 2; // halved: the difference of two huge numbers may overflow
+    const unit = 10 ** Math.floor(Math.log10(rough));
+    if (!Number.isFinite(unit) || unit === 0) return [];
+    const stride = [1, 2, 5, 10].map((k) => k * unit).find((s) => s >= rough * 0.999) ?? rough;
+    const first = Math.ceil(low / stride - 1e-9);
+    const last = Math.floor(high / stride + 1e-9);
+    if (last > first) return within(first, last, 1).map((k) => Number((k * stride).toPrecision(12)));
   }
-  const rough = (high / 2 - low / 2) / most * 2;
-  const unit = 10 ** Math.floor(Math.log10(rough));
-  if (!Number.isFinite(unit) || unit === 0) return [low, high];
-  const stride = [1, 2, 5, 10].map((k) => k * unit).find((s) => s >= rough * 0.999) ?? rough;
+  return [];
+}
+
+function within(first, last, stride) {
   const out = [];
-  for (let k = Math.ceil(low / stride - 1e-9); k * stride <= high * (high > 0 ? 1 + 1e-12 : 1); k++) {
-    out.push(Number((k * stride).toPrecision(12)));
-    if (out.length > 2 * most + 2) break;
+  for (let k = Math.ceil(first / stride) * stride; k <= last && out.length < 40; k += stride) out.push(k);
+  return out;
+}
+
+/** The labels of ticks, with as many digits as tell them apart. */
+export function tickLabels(found) {
+  for (let digits = 3; digits < 8; digits++) {
+    const told = found.map((v) => number(v, digits));
+    if (new Set(told).size === found.length) return told;
   }
-  return out.length ? out : [low, high];
+  return found.map(String);
 }
 
 /** The values of a curve as numbers. */
