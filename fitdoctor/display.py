@@ -66,7 +66,20 @@ def listed(items: Iterable[str], *, ordered: bool = False) -> str:
 def code(lines: str) -> str:
     """Lines of code."""
     shown = "\n".join(_plain(line) for line in lines.splitlines())
-    return f'<pre style="margin:.2em 0 .4em;padding:.4em .7em;border:1px solid #80868d55">{shown}</pre>'
+    return f'<pre style="margin:.2em 0 .4em;padding:.4em .7em;border:1px solid #80868d55;overflow-x:auto">{shown}</pre>'
+
+
+def told_apart(curves: Sequence[tuple[str, Points]]) -> list[tuple[str, Points]]:
+    """Curves of one signal that was logged at two cadences, under labels that differ.
+
+    Example:
+        >>> [label for label, _ in told_apart([("loss", [(0, 1.0)]), ("loss", [(0, 1.0), (1, 0.5)])])]
+        ['loss, logged less often', 'loss']
+    """
+    most = {label: max(len(points) for other, points in curves if other == label) for label, _ in curves}
+    return [
+        (label if len(points) == most[label] else f"{label}, logged less often", points) for label, points in curves
+    ]
 
 
 def chart(
@@ -80,7 +93,7 @@ def chart(
         width: in pixels.
         height: in pixels.
     """
-    curves = [(label, points) for label, points in curves if points]
+    curves = told_apart([(label, points) for label, points in curves if points])
     if not curves:
         return ""
     finite = [v for _, points in curves for _, v in points if math.isfinite(v)] or [0.0]
@@ -115,7 +128,7 @@ def chart(
         f'<span style="color:{COLOURS[i % len(COLOURS)]}">▬</span> {text(label)}' for i, (label, _) in enumerate(curves)
     )
     return (
-        f'<div style="margin:.3em 0">{small(legend + (" (log scale)" if log else ""))}'
+        f'<div style="margin:.3em 0">{small(legend + (" · log scale" if log else ""))}'
         f'<svg role="img" aria-label="{_plain(words)}" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" style="max-width:100%;height:auto">{"".join(drawn)}{"".join(ends)}</svg></div>'
     )

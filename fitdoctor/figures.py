@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fitdoctor.display import told_apart
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -77,7 +79,8 @@ def _draw(axis: Axes, panel: Panel) -> None:
     wanted = panel.log if panel.log is not None else positive and max(finite) / min(finite) > LOG_RATIO
     if wanted and positive:
         axis.set_yscale("log")
-    for label, points in panel.curves:
+    named = False
+    for label, points in told_apart(panel.curves):
         # matplotlib leaves a gap at nan, and stumbles over infinities when it chooses the limits.
         values = [v if math.isfinite(v) else math.nan for _, v in points]
         few = len(points) <= 12
@@ -87,15 +90,19 @@ def _draw(axis: Axes, panel: Panel) -> None:
         bad = [s for s, v in points if not math.isfinite(v)]
         if bad:
             top = axis.get_xaxis_transform()
-            axis.plot(bad, [0.97] * len(bad), "x", markersize=4, color=line.get_color(), transform=top, clip_on=False)
+            axis.plot(
+                bad, [0.97] * len(bad), "x", markersize=4, color=line.get_color(), transform=top, clip_on=False,
+                label="" if named else "not finite",
+            )  # fmt: skip
+            named = True
     for step, label in panel.marks:
         axis.axvline(step, color="0.5", linestyle=":", linewidth=1)
         axis.annotate(
-            label.replace("$", r"\$"), (step, 1), xycoords=axis.get_xaxis_transform(), xytext=(3, -9),
-            textcoords="offset points", fontsize="x-small",
+            label.replace("$", r"\$"), (step, 1), xycoords=axis.get_xaxis_transform(), xytext=(0, 2),
+            textcoords="offset points", fontsize="x-small", ha="center",
         )  # fmt: skip
     axis.set_ylabel(panel.title)
     axis.grid(alpha=0.25)
     axis.margins(x=0.01)
-    if len(panel.curves) > 1:
+    if len(panel.curves) > 1 or named:
         axis.legend(fontsize="x-small", frameon=False)

@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "signals": set(),
     "display": set(),
-    "figures": set(),
+    "figures": {"display"},
     "run": {"signals", "display", "figures"},
     "finding": {"run", "signals", "display"},
     "layer_maps": {"run", "signals"},

@@ -169,7 +169,8 @@ def _diagnosis(report: Report, diagnosis: Diagnosis) -> list[str]:
 
 
 def _finding_item(report: Report, finding: Finding) -> str:
-    return f"- **{literal(finding.rule)}**: {prose(finding.message)}{wording.onset(report, finding)}"
+    since = f" · {wording.since(report, finding.span)}" if wording.onset(report, finding) else ""
+    return f"- **{literal(finding.rule)}**: {prose(finding.message)}{since}"
 
 
 def _curve(curve: Evidence) -> str:

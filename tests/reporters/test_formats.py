@@ -141,7 +141,7 @@ class TestMarkdown:
         assert text.startswith("### ❌ `runs/lr1` is sick: train loss rose 260x above its best\n")
         assert "**lr-too-high**: train loss rose" in text
         assert "\n   ```python\n   optimizer = SGD(model.parameters(), lr=0.01)\n   ```\n" in text
-        assert "- **exploding-gradients**: gradient norm rose 90x, step 120 (epoch 2.0)" in text
+        assert "- **exploding-gradients**: gradient norm rose 90x · since step 120 of 230 (epoch 2.0)" in text
         assert "`▁" in text
 
     def test_many_runs_have_a_table_the_sick_first(self, healthy: Report, blind: Report, sick: Report):

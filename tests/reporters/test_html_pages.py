@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from fitdoctor.cli import main
-from fitdoctor.report import Report
+from fitdoctor.report import Diagnosis, Report
 from fitdoctor.reporters import html
 from tests.browser import Visit, keep, overflow
 
@@ -104,7 +104,8 @@ class TestOneRun:
         readout = page.locator(".panels .readout").first
         assert readout.inner_text().split("\n") == ["step 230 (epoch 3.8)", "train loss", "50"]
         shown = readout.bounding_box()
-        assert box["x"] <= shown["x"] and shown["x"] + shown["width"] < box["x"] + box["width"] - 15, "beside the hair"
+        assert box["x"] <= shown["x"]
+        assert shown["x"] + shown["width"] < box["x"] + box["width"] - 15, "it hides what it tells of"
         page.mouse.move(5, 5)
         expect(readout).to_be_hidden()
 
@@ -128,6 +129,30 @@ class TestOneRun:
         title = "This run cannot be judged: too little was logged."
         expect(page.get_by_role("heading", level=1)).to_have_text(title)
         expect(page.locator("main")).to_contain_text("No val loss logged. Keeps out overfitting.")
+
+    def test_the_best_remedies_come_first_and_the_others_on_demand(self, visit: Visit, sick: Report, tmp_path: Path):
+        root = sick.diagnoses[0].root
+        many = tuple(replace(root.remedies[0], title=f"thing {i}", code={}) for i in range(1, 8))
+        page = visit(written(tmp_path, replace(sick, diagnoses=(Diagnosis(replace(root, remedies=many)),))))
+        shown = page.locator("li.remedy h4")
+        expect(shown).to_have_text([f"Thing {i}" for i in (1, 2, 3)])
+        page.get_by_text("4 more things to try").click()
+        expect(shown).to_have_text([f"Thing {i}" for i in range(1, 8)])
+        number = "getComputedStyle(document.querySelectorAll('li.remedy')[6], '::before').content"
+        assert page.evaluate(number) == "counter(remedy)"
+        assert page.locator("ol.more").get_attribute("start") == "4"
+
+    def test_axes_of_narrow_ranges_have_labels_that_differ(self, visit: Visit, sick: Report, tmp_path: Path):
+        """Random guessing: the loss stays within a percent."""
+        flat = replace(sick.curves[0], points=tuple((10 * i, 2.3025 + 1e-4 * (i % 3)) for i in range(101)), marks=())
+        page = visit(written(tmp_path, replace(sick, curves=(flat,))))
+        labels = page.locator(".panels .tick text").all_text_contents()
+        assert len(labels) >= 2
+        assert len(set(labels)) == len(labels)
+        assert all(2.3024 < float(label) < 2.3028 for label in labels)
+        plot = page.locator(".panels .plot").first.bounding_box()
+        last = page.locator(".panels .step").last.bounding_box()
+        assert last["x"] + last["width"] <= plot["x"] + plot["width"] + 1, "1,000 is not cut off"
 
     def test_hostile_text_is_text(self, visit: Visit, hostile: Report, sick: Report, tmp_path: Path):
         many = replace(hostile, run='"><img src=x onerror=alert(1)>')
@@ -171,7 +196,7 @@ class TestManyRuns:
         page.get_by_label("Root cause").select_option("")
         for text in ("Steps", "Steps ▲"):
             page.get_by_role("columnheader", name=text.split()[0]).get_by_role("button").click()
-        steps = [int(t.replace(",", "")) for t in page.locator("td.steps").all_inner_texts()]
+        steps = [int(t.split()[0].replace(",", "")) for t in page.locator("td.steps").all_inner_texts()]
         assert steps == sorted(steps, reverse=True)
         assert page.get_by_role("columnheader", name="Steps").get_attribute("aria-sort") == "descending"
         page.get_by_label("Filter").fill("no such thing")
@@ -191,6 +216,16 @@ class TestManyRuns:
         assert names(again) == names_of(page, "← All runs")
         page.go_back()
         page.get_by_role("heading", level=1, name="vanishing-gradients: ").wait_for()
+
+    def test_epochs_are_not_drawn_over_steps(self, visit: Visit, sick: Report, healthy: Report, tmp_path: Path):
+        runs = [replace(sick, run="a"), replace(sick, run="b"), replace(healthy, run="c")]
+        page = visit(written(tmp_path, *runs) + "#view=compare&pick=a&pick=b&pick=c")
+        expect(page.locator(".chart-title").first).to_contain_text("train loss by step")
+        expect(page.locator(".legend").first).to_have_text("ab")
+        expect(page.locator(".panels")).to_contain_text(
+            "Not drawn, for want of a curve in common over the same unit: c"
+        )
+        assert page.locator("tr", has_text="40 epochs").count() == 1
 
     def test_chosen_runs_are_compared(self, visit: Visit, judged: tuple[str, dict[str, Any]]):
         url, reports = judged
@@ -295,6 +330,13 @@ def test_it_prints(visit: Visit, judged: tuple[str, dict[str, Any]]):
     assert page.evaluate("matchMedia('print').matches && getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
     expect(page.get_by_text("No grad_norm logged.").first).to_be_visible()
     assert page.get_by_text("Values as a table").first.is_hidden()
+    # Charts are drawn anew for the paper, so that their labels are neither tiny nor cut.
+    widths = """event => {
+      window.dispatchEvent(new Event(event));
+      return [...document.querySelectorAll(".panels svg")].map(node => node.viewBox.baseVal.width);
+    }"""
+    assert set(page.evaluate(widths, "beforeprint")) == {330}
+    assert 330 not in page.evaluate(widths, "afterprint")
     assert page.pdf().startswith(b"%PDF")
 
 

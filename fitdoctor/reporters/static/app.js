@@ -5,6 +5,8 @@ import { copyButton, el } from "./dom.js";
 import { runView } from "./report.js";
 import { runsView } from "./runs.js";
 
+const PAPER = 660; // px between the margins of A4 or letter; charts are drawn for it, so that their labels keep their size
+
 /**
  * Show the data of a source in a place, and what is asked for in the address.
  *
@@ -101,10 +103,14 @@ export function start(place, source, address) {
     show(kind(state) !== before);
   });
   source.listen(() => show(false));
-  window.addEventListener("beforeprint", () => place.querySelectorAll("details.fold:not(.aside)").forEach((d) => {
-    d.unfold();
-    d.open = true;
-  }));
+  window.addEventListener("beforeprint", () => {
+    place.querySelectorAll("details.fold:not(.aside)").forEach((d) => {
+      d.unfold();
+      d.open = true;
+    });
+    place.querySelectorAll(".plot").forEach((p) => p.redraw(p.closest(".panels") ? PAPER / 2 : PAPER));
+  });
+  window.addEventListener("afterprint", () => place.querySelectorAll(".plot").forEach((p) => p.clientWidth && p.redraw(p.clientWidth)));
   show(false);
 }
 

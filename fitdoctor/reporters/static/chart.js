@@ -39,17 +39,15 @@ export function chart(panel, about) {
   };
   draw(640);
   watchWidth(plot, draw);
+  plot.redraw = draw; // for paper, whose width no observer tells in time
 
   const pointAt = (index) => {
     const i = Math.min(steps.length - 1, Math.max(0, index));
     const at = steps[i];
-    const seen = curves
-      .map((c) => [c, lastUpTo(c.x, at)])
-      .filter(([c, k]) => k >= 0 && at - c.x[k] <= (span[1] - span[0]) / 20)
-      .map(([c, k]) => [c, c.y[k]]);
-    const text = [moment(at, about.unit, about.perEpoch), ...seen.map(([c, v]) => `${c.label} ${number(v, 4)}`)];
-    readout.replaceChildren(el("div", {}, text[0]), ...seen.map(([c, v]) =>
-      el("div", { class: "key" }, el("span", { class: `swatch ${c.style}` }), el("span", {}, c.label), el("b", {}, number(v, 4)))));
+    const seen = curves.map((c) => nearest(c, at, span)).filter(Boolean);
+    const text = [moment(at, about.unit, about.perEpoch), ...seen.map((p) => `${p.label} ${number(p.v, 4)}`)];
+    readout.replaceChildren(el("div", {}, text[0]), ...seen.map((p) =>
+      el("div", { class: "key" }, el("span", { class: `swatch ${p.style}` }), el("span", {}, p.label), el("b", {}, number(p.v, 4)))));
     readout.hidden = false;
     // Beside the crosshair, on the side that has room.
     const left = (100 * drawn.x(at)) / drawn.width;
@@ -92,6 +90,17 @@ export function chart(panel, about) {
       curves.length > 1 || curves[0]?.label.includes(" ") ? legend(curves) : null),
     plot,
     about.noTable ? null : fold(`${about.key}/values`, "Values as a table", () => valueTable(panel, curves, steps, about), true));
+}
+
+/** The point of a curve nearest to a step, if the curve is there at all; named with its own step where that differs. */
+function nearest(curve, at, [first, last]) {
+  const { x, y, label, style } = curve;
+  const k = lastUpTo(x, at);
+  const i = k < 0 || (k + 1 < x.length && x[k + 1] - at < at - x[k]) ? k + 1 : k;
+  const off = Math.abs(x[i] - at);
+  const inside = k >= 0 && k + 1 < x.length;
+  if (!inside && off > (last - first) / 20) return null;
+  return { s: x[i], v: y[i], style, label: off > (last - first) / 100 ? `${label} at ${count(x[i])}` : label };
 }
 
 function legend(curves) {
@@ -162,7 +171,7 @@ function picture(panel, curves, [first, last], width, height) {
     clear: () => over.replaceChildren(),
     point: (at, seen) => over.replaceChildren(
       svg("line", { x1: x(at), x2: x(at), y1: strip, y2: height - BOTTOM }),
-      ...seen.filter(([, v]) => Number.isFinite(v)).map(([c, v]) => svg("circle", { class: c.style, cx: x(at), cy: y(v), r: 3.5 }))),
+      ...seen.filter((p) => Number.isFinite(p.v)).map((p) => svg("circle", { class: p.style, cx: x(p.s), cy: y(p.v), r: 3.5 }))),
   };
 }
 
@@ -196,7 +205,7 @@ function lineOf(curve, x, y, badAt, named) {
     const alone = run === 1 && !Number.isFinite(curve.y[i + 1]);
     if (alone || curve.y.length <= 12) dots.push(svg("circle", { class: `dot ${curve.style}`, cx: px, cy: py, r: 2.5 }));
   });
-  return svg("g", {}, svg("path", { class: `curve ${curve.style}`, d: path }), dots, stretches(bad).map(([a, b], i) => notFinite(x(curve.x[a]), x(curve.x[b]), badAt, named && i === 0)));
+  return svg("g", {}, svg("path", { class: `curve ${curve.style}`, d: path }), dots, stretches(bad).map(([a, b], i) => notFinite(x(curve.x[a]), x(curve.x[b]), badAt, named && i === 0, curve.style)));
 }
 
 /** First and last of each stretch of consecutive indices. */
@@ -211,9 +220,9 @@ function stretches(indices) {
 }
 
 /** What was not finite, above the curve: a cross, or a bar with one at its beginning. */
-function notFinite(from, to, y, named) {
+function notFinite(from, to, y, named, style = "") {
   const told = named && to - from > 90;
-  return svg("g", { class: "bad" },
+  return svg("g", { class: `bad ${style.startsWith("hue") ? style : ""}` }, // whose it is, among several runs
     svg("text", { x: from, y: y + 4.5, "text-anchor": "middle" }, "×"),
     to - from > 5 ? svg("line", { x1: from, x2: to, y1: y, y2: y }) : null,
     told ? svg("text", { class: "bad-label", x: to, y: y + 4, "text-anchor": "end" }, "not finite") : null);

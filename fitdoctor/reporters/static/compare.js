@@ -2,7 +2,7 @@
 
 import { chart } from "./chart.js";
 import { breakable, el } from "./dom.js";
-import { count, number, plural } from "./format.js";
+import { length, number, plural } from "./format.js";
 import { sorted } from "./order.js";
 import { badge } from "./report.js";
 import { fillHead } from "./runs.js";
@@ -52,7 +52,7 @@ function comparedLine(row, columns, context) {
     run: () => el("th", { scope: "row", class: "run" }, context.link({ run: row.run, view: null }, breakable(row.run))),
     verdict: () => el("td", {}, row.verdict ? badge(row.verdict, row.severity) : "waiting"),
     onset: () => el("td", {}, row.onset_words),
-    steps: () => el("td", { class: "number" }, row.steps === null || row.steps === undefined ? "–" : count(row.steps)),
+    steps: () => el("td", { class: "number" }, length(row)),
     schedule: () => el("td", { class: "schedule" }, row.schedule ?? ""),
     root: () => el("td", {}, row.root ?? ""),
     optimizer: () => el("td", {}, row.optimizer ?? ""),
@@ -60,7 +60,7 @@ function comparedLine(row, columns, context) {
   return el("tr", {}, columns.map(([name]) => (special[name] ?? (() => el("td", { class: "number" }, number(row[name]))))()));
 }
 
-/** One chart per curve that two or more of the runs have. */
+/** One chart per curve that two or more of the runs have. Runs that count epochs are not drawn over steps. */
 function common(sheets) {
   const curves = new Map();
   sheets.forEach((sheet, hue) => {
@@ -69,20 +69,26 @@ function common(sheets) {
       for (const c of panel.curves) {
         if (own.has(c.label)) continue;
         own.add(c.label);
-        const entry = curves.get(c.label) ?? { log: false, curves: [] };
+        const { unit } = sheet.row;
+        const entry = curves.get(`${unit} ${c.label}`) ?? { unit, log: false, curves: [] };
         entry.log ||= panel.log;
         entry.title ??= c.label.includes(" ") ? c.label : panel.title;
         entry.curves.push({ ...c, label: sheet.row.run, hue });
-        curves.set(c.label, entry);
+        curves.set(`${unit} ${c.label}`, entry);
       }
     }
   });
-  const unit = sheets[0]?.row.unit ?? "step";
-  return [...curves]
-    .filter(([, entry]) => entry.curves.length > 1)
-    .map(([label, entry]) => {
+  const units = new Set(sheets.map((s) => s.row.unit));
+  const drawn = [...curves].filter(([, entry]) => entry.curves.length > 1);
+  const alone = sheets.filter((s) => !drawn.some(([, entry]) => entry.curves.some((c) => c.label === s.row.run)));
+  const charts = drawn
+    .map(([key, entry]) => {
       const ends = entry.curves.flatMap((c) => [c.x[0], c.x[c.x.length - 1]]);
-      return chart({ title: entry.title, curves: entry.curves, marks: [], log: entry.log },
-        { unit, key: `compare/${label}`, height: 200, span: [Math.min(...ends), Math.max(...ends)] });
+      const title = units.size > 1 ? `${entry.title} by ${entry.unit}` : entry.title;
+      return chart({ title, curves: entry.curves, marks: [], log: entry.log },
+        { unit: entry.unit, key: `compare/${key}`, height: 200, span: [Math.min(...ends), Math.max(...ends)] });
     });
+  const told = alone.length && sheets.length > 1
+    ? [el("p", { class: "quiet" }, "Not drawn, for want of a curve in common over the same unit: ", alone.map((s, i) => [i ? ", " : "", breakable(s.row.run), ` (by ${s.row.unit})`]))] : [];
+  return [...charts, ...told];
 }

@@ -27,6 +27,12 @@ export function plural(n, noun) {
   return `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 }
 
+/** How long a run is: "1,120", or "50 epochs" where it counts those. */
+export function length(row) {
+  if (row.steps === null || row.steps === undefined) return "–";
+  return row.unit === "epoch" ? plural(row.steps, "epoch") : count(row.steps);
+}
+
 /** "step 240 (epoch 2.4)" */
 export function moment(step, unit, perEpoch) {
   const epoch = perEpoch ? ` (epoch ${(step / perEpoch).toFixed(1)})` : "";

@@ -2,7 +2,7 @@
 
 import { spark } from "./chart.js";
 import { announce, breakable, el, prose } from "./dom.js";
-import { count, number, plural } from "./format.js";
+import { count, length, number, plural } from "./format.js";
 import { filtered, sorted } from "./order.js";
 import { badge } from "./report.js";
 
@@ -136,7 +136,7 @@ function runLine(row, context) {
     el("td", { class: "spark-cell" }, row.spark ? spark(row) : null),
     el("td", { class: "number train_loss" }, number(row.train_loss)),
     el("td", { class: "number val_loss" }, number(row.val_loss)),
-    el("td", { class: "number steps" }, row.steps === null || row.steps === undefined ? "–" : count(row.steps)));
+    el("td", { class: "number steps" }, length(row)));
 }
 
 function nothing(rows, context) {
