@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 from zlib import crc32
@@ -35,7 +35,7 @@ def handle(name: str) -> str:
 
     Example:
         >>> handle("lr 0.1/<b>"), handle("a\\n\\x1b[31mb")
-        ('lr 0.1/<b>', 'a b #05d8ea6b')
+        ('lr 0.1/<b>', 'a b #4f19e1f6')
     """
     shown = one_line(name, LONGEST_NAME)
     return shown if shown == name and shown else f"{shown} #{crc32(name.encode('utf-8', 'replace')):08x}".strip()
@@ -154,7 +154,8 @@ def _panels(report: Report, root: Finding | None) -> list[Json]:
     curves = sorted(
         (c for c in report.curves if c.points), key=lambda c: (*_place(c, order), _SPLITS.get(c.signal.split, 3))
     )
-    marks = _marks([*root.evidence, *_best_points(report)] if root else _best_points(report))
+    marked = [*root.evidence, *_best_points(report)] if root else _best_points(report)
+    marks = _marks(marked, _onset(report, root) if root else ())
     panels = []
     for quantity, group in groupby(curves, key=lambda c: c.signal.quantity):
         members = list(group)
@@ -207,9 +208,20 @@ def _told_apart(lines: list[Json]) -> list[Json]:
     ]
 
 
-def _marks(evidence: Sequence[Evidence]) -> list[list[Any]]:
-    seen = {(step, one_line(label, 40)): None for e in evidence for step, label in e.marks}
-    return [[step, label] for step, label in sorted(seen)]
+def _marks(evidence: Sequence[Evidence], more: Iterable[tuple[int, str]] = ()) -> list[list[Any]]:
+    """Steps and their labels; what is marked at one step has one label."""
+    at: dict[int, list[str]] = {}
+    marks = [*more, *(mark for e in evidence for mark in e.marks)]
+    for step, label in sorted({(step, one_line(label, 40)) for step, label in marks}):
+        at.setdefault(step, []).append(label)
+    # "spent" beside "rate spent" says nothing more.
+    return [[s, " · ".join(a for a in told if not any(a != b and a in b for b in told))] for s, told in at.items()]
+
+
+def _onset(report: Report, root: Finding) -> list[tuple[int, str]]:
+    """The onset of the root cause, where the rule marks nothing there and it is not the first step."""
+    marked = any(step == root.onset for e in root.evidence for step, _ in e.marks)
+    return [] if marked or report.steps is None or root.onset <= report.steps.first else [(root.onset, "onset")]
 
 
 def _layers(m: LayerMap) -> Json:

@@ -14,11 +14,11 @@ from importlib.resources import files
 import numpy as np
 import pytest
 from fitdoctor.layer_maps import MOST_COLUMNS, MOST_ROWS, layer_maps
-from fitdoctor.report import Report
+from fitdoctor.report import Diagnosis, Report
 from fitdoctor.reporters import html
 from fitdoctor.reporters.script import joined, static
 from fitdoctor.reporters.sheet import handle, row, sheet
-from fitdoctor.run import Run, Series
+from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import GRAD_NORM, LOSS, LR, UPDATE_RATIO, Signal
 from hypothesis import given
 from hypothesis import strategies as st
@@ -211,6 +211,20 @@ class TestSheet:
         panels = sheet(replace(sick, curves=(*sick.curves, rate)))["panels"]
         assert [p["title"] for p in panels] == ["loss", "learning rate"]
         assert all(p["marks"] == [[110, "best"], [120, "onset"]] for p in panels)
+
+    def test_the_onset_is_marked_where_the_rule_marks_nothing(self, sick: Report):
+        root = sick.diagnoses[0].root
+        bare = tuple(replace(e, marks=()) for e in root.evidence)
+
+        def marks(onset: int, *more: tuple[int, str]) -> list[list[object]]:
+            evidence = (replace(bare[0], marks=more), *bare[1:])
+            told = replace(root, span=Span(onset, 230), evidence=evidence)
+            return sheet(replace(sick, diagnoses=(Diagnosis(told),)))["panels"][0]["marks"]
+
+        assert marks(120) == [[120, "onset"]]
+        assert marks(120, (50, "best")) == [[50, "best"], [120, "onset"]]
+        assert marks(0) == [], "from the first step on: there is nothing before it"
+        assert marks(120, (120, "spent"), (120, "rate spent"), (120, "first nan")) == [[120, "first nan · rate spent"]]
 
     def test_it_is_json_whatever_was_logged(self, sick: Report):
         points = tuple((i, v) for i, v in enumerate([np.nan, np.inf, -np.inf, 1e308, -1e308, 0.0]))

@@ -231,8 +231,11 @@ function notFinite(from, to, y, named, style = "") {
 /** Where the labels of marks stand: to the side that has room, and below another that is in the way. */
 function placed(marks, x, width) {
   const taken = [];
+  const said = new Set();
   const out = marks.map(([step, label]) => {
     const px = x(step);
+    if (said.has(label)) return { px, label: "", left: false, line: 0 }; // the third of a kind needs no name
+    said.add(label);
     const length = label.length * 6.2 + 8;
     const left = px + length > width && px - length > 0;
     const from = left ? px - length : px;
@@ -251,7 +254,7 @@ function markOf({ px, label, left, line }, height) {
   const top = 4 + LINE * (shown ? line : MOST_LINES);
   return svg("g", { class: "mark" },
     svg("line", { x1: px, x2: px, y1: top, y2: height - BOTTOM }),
-    shown ? svg("text", { x: left ? px - 4 : px + 4, y: top + 9, "text-anchor": left ? "end" : "start" }, label) : null);
+    shown && label ? svg("text", { x: left ? px - 4 : px + 4, y: top + 9, "text-anchor": left ? "end" : "start" }, label) : null);
 }
 
 /** Draw again whenever the place of a picture gets another width. */
