@@ -175,8 +175,8 @@ TRAIN_MODE = Quantity(
     "train_mode",
     "fraction",
     "Share of the layers that behave differently in training (dropout, batch norm; the model itself where it has "
-    "none) that are in train mode at the forward pass of a training step. `layer` \"model\" is the flag of the model "
-    "itself, \"dropout\" and \"batch_norm\" are layers of that kind alone.",
+    'none) that are in train mode at the forward pass of a training step. `layer` "model" is the flag of the model '
+    'itself, "dropout" and "batch_norm" are layers of that kind alone.',
 )
 EVAL_TRAIN_MODE = Quantity(
     "eval_train_mode",

@@ -5,10 +5,12 @@ A test that gets a `visit` fails if any page of it logged an error, threw, or as
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,11 @@ Visit = Callable[..., Any]
 def chromium() -> str | None:
     """Where Chromium is, installed with apt-get where that is possible; None where it is not."""
     names = ("chromium", "chromium-browser", "google-chrome")
-    if not any(map(shutil.which, names)) and shutil.which("apt-get") and os.geteuid() == 0:
-        for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", "chromium"]):
-            subprocess.run(command, capture_output=True, timeout=600, check=False)
+    with (Path(tempfile.gettempdir()) / "fitdoctor-tests-chromium.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the other test process may be at it
+        if not any(map(shutil.which, names)) and shutil.which("apt-get") and os.geteuid() == 0:
+            for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", "chromium"]):
+                subprocess.run(command, capture_output=True, timeout=600, check=False)
     return next(filter(None, map(shutil.which, names)), None)
 
 
@@ -83,7 +87,7 @@ def visit(browser: Any) -> Iterator[Visit]:
     yield open_page
     for context in contexts:
         context.close()
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 def serious(message: Any) -> bool:

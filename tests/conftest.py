@@ -15,6 +15,6 @@ os.environ["FITDOCTOR_CACHE_DIR"] = ""
 # No deadline: a busy machine must not fail a test. Examples are the same in every run, so that a change is judged by
 # what it changed; `FITDOCTOR_EXPLORE=5000 python -m pytest ...` looks for new ones, that many per test.
 explore = os.environ.get("FITDOCTOR_EXPLORE")
-settings.register_profile("fitdoctor", deadline=None, derandomize=True, database=None)
+settings.register_profile("fitdoctor", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.register_profile("explore", deadline=None, max_examples=int(explore or 100))
 settings.load_profile("explore" if explore else "fitdoctor")

@@ -79,6 +79,7 @@ def attach(
         ConfigError: if an argument is not of the expected kind.
 
     Example:
+        >>> import torch
         >>> model = torch.nn.Linear(3, 2)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> criterion = torch.nn.CrossEntropyLoss()
