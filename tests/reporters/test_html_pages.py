@@ -128,7 +128,7 @@ class TestOneRun:
         page = visit(written(tmp_path, blind))
         title = "This run cannot be judged: too little was logged."
         expect(page.get_by_role("heading", level=1)).to_have_text(title)
-        expect(page.locator("main")).to_contain_text("No val loss logged. Keeps out overfitting.")
+        expect(page.locator("main")).to_contain_text("No val loss logged. Not judged for it: overfitting.")
 
     def test_the_best_remedies_come_first_and_the_others_on_demand(self, visit: Visit, sick: Report, tmp_path: Path):
         root = sick.diagnoses[0].root

@@ -34,7 +34,7 @@ export function chart(panel, about) {
   });
   let drawn = null;
   const draw = (width) => {
-    drawn = picture(panel, curves, span, Math.max(240, Math.round(width)), about.height ?? 170);
+    drawn = picture(panel, curves, span, Math.max(240, Math.round(width)), about.height ?? 170, about.unit);
     plot.replaceChildren(drawn.node, readout);
   };
   draw(640);
@@ -141,7 +141,7 @@ function valueTable(panel, curves, steps, about) {
   return table(`${panel.title} by ${about.unit}`, [about.unit, ...curves.map((c) => c.label)], rows);
 }
 
-function picture(panel, curves, [first, last], width, height) {
+function picture(panel, curves, [first, last], width, height, unit) {
   const scale = makeScale(curves.flatMap((c) => c.y), panel.log);
   const across = width - LEFT - RIGHT;
   const x = (s) => LEFT + (last > first ? (Math.min(Math.max(s, first), last) - first) / (last - first) : 0.5) * across;
@@ -159,8 +159,11 @@ function picture(panel, curves, [first, last], width, height) {
     found.map((v, i) => svg("g", { class: "tick" },
       svg("line", { x1: LEFT, x2: width - RIGHT, y1: y(v), y2: y(v) }),
       svg("text", { x: LEFT - 6, y: y(v) + 4, "text-anchor": "end" }, told[i]))),
-    stepTicks(first, last, across).map((s) => svg("text", { class: "step", ...anchored(x(s), count(s), width), y: height - 5 }, count(s))),
-    labels.marks.map((m) => markOf(m, height)),
+    stepTicks(first, last, across).map((s, i) => {
+      const label = i ? count(s) : `${unit} ${count(s)}`;
+      return svg("text", { class: "step", ...anchored(x(s), label, width), y: height - 5 }, label);
+    }),
+    labels.marks.map((m) => markOf(m, strip, height)),
     curves.map((c) => lineOf(c, x, y, strip + STRIP / 2, c === odd)),
     over);
   return {
@@ -249,12 +252,12 @@ function placed(marks, x, width) {
 }
 
 /** A vertical line, with its label on top while there is room for one. */
-function markOf({ px, label, left, line }, height) {
-  const shown = line < MOST_LINES;
-  const top = 4 + LINE * (shown ? line : MOST_LINES);
+function markOf({ px, label, left, line }, below, height) {
+  const shown = label && line < MOST_LINES;
+  const top = shown ? 4 + LINE * line : below;
   return svg("g", { class: "mark" },
     svg("line", { x1: px, x2: px, y1: top, y2: height - BOTTOM }),
-    shown && label ? svg("text", { x: left ? px - 4 : px + 4, y: top + 9, "text-anchor": left ? "end" : "start" }, label) : null);
+    shown ? svg("text", { x: left ? px - 4 : px + 4, y: top + 9, "text-anchor": left ? "end" : "start" }, label) : null);
 }
 
 /** Draw again whenever the place of a picture gets another width. */

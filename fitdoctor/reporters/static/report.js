@@ -114,7 +114,7 @@ function missing(sheet) {
   return el("section", { class: "diagnosis unknown" },
     el("h2", {}, "What is missing"),
     sheet.missing.length
-      ? el("ul", {}, sheet.missing.map(([why, rules]) => el("li", {}, sentence(why), el("span", { class: "quiet" }, ` Keeps out ${rules.join(", ")}.`))))
+      ? el("ul", {}, sheet.missing.map(([why, rules]) => el("li", {}, sentence(why), el("span", { class: "quiet" }, ` Not judged for it: ${rules.join(", ")}.`))))
       : el("p", {}, "No rule that judges learning could run."));
 }
 
