@@ -29,7 +29,7 @@ export function runView(sheet, context) {
         context.copyLink),
       el("p", { class: "name" }, badge(row.verdict, row.severity), " ", breakable(row.run)),
       el("h1", { id: "fd-title", tabindex: -1 },
-        row.verdict === "sick" ? [el("span", { class: "root" }, row.root), ": ", prose(reason), "."] : [`This run ${verdict}`, reason ? [": ", prose(reason)] : "", "."]),
+        row.verdict === "sick" ? [el("span", { class: "root" }, row.root), ": ", prose(reason), "."] : [`This run ${verdict}${row.growing && row.verdict === "healthy" ? " so far" : ""}`, reason ? [": ", prose(reason)] : "", "."]),
       el("p", { class: "facts" }, sheet.facts)),
     el("div", { class: sheet.diagnoses.length || sheet.notes.length || row.verdict === "cannot judge" ? "columns" : "columns alone" },
       el("div", { class: "findings" },
