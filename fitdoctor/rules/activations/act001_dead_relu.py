@@ -126,7 +126,7 @@ def _level(series: Series | None, hold: int) -> float:
     if series is None or len(series) < hold:
         return 0.0
     least = float(series.values[-hold:].min())
-    return least if np.isfinite(least) else 0.0
+    return min(least, 1.0) if least < 1.01 else 0.0  # more, or nan, is no share
 
 
 def _constant_inputs(run: Run, collapsed: float) -> set[str]:
