@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from fitdoctor.cli import main
+from fitdoctor.layer_maps import LayerMap
 from fitdoctor.report import Diagnosis, Report
 from fitdoctor.reporters import html
+from fitdoctor.run import Span
+from fitdoctor.signals import ACTIVATION_DEAD_FRACTION, ACTIVATION_MEAN, GRAD_NORM, Quantity
 from tests.browser import Visit, keep, overflow
 
 expect = pytest.importorskip("playwright.sync_api").expect
@@ -265,6 +268,19 @@ class TestManyRuns:
         page.locator(".heatmap").get_by_text("Values as a table").click()
         table = page.get_by_role("table", name="grad norm by layer")
         expect(table.get_by_role("row")).to_have_count(1 + 20)
+
+    def test_colours_mean_the_same_in_every_run(self, visit: Visit, sick: Report, tmp_path: Path):
+        """Shares run from 0 to 1, and zero is in the middle of what has both signs."""
+        spans = (Span(0, 0), Span(10, 10))
+
+        def shown(quantity: Quantity, *values: float | None) -> str:
+            a_map = LayerMap(quantity, ("a", "b"), spans, (values[:2], values[2:]))
+            page = visit(written(tmp_path, replace(sick, layers=(a_map,))))
+            return " ".join(page.locator(".ramp-line").inner_text().split())
+
+        assert shown(ACTIVATION_DEAD_FRACTION, 0.0, 0.0, 0.0, 0.25) == "0 1 fraction"
+        assert shown(ACTIVATION_MEAN, -1.0, 0.5, 2.0, None) == "-2 2 not logged"
+        assert shown(GRAD_NORM, 1.0, 100.0, 10.0, float("nan")) == "1 100 log scale not finite"
 
     def test_two_thousand_runs_come_in_pages(self, visit: Visit, sick: Report, healthy: Report, tmp_path: Path):
         many = [replace(sick if i % 4 else healthy, run=f"sweep/run {i}") for i in range(2000)]

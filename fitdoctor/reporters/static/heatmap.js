@@ -36,7 +36,7 @@ export function heatMaps(maps, about, chosen, choose) {
 function heatMap(map, about) {
   const cells = map.values.map((line) => line.map(asNumber));
   const flat = cells.flat().filter((v) => v !== null);
-  const scale = coloured(flat, map.log);
+  const scale = coloured(flat, map);
   const columns = map.spans.length;
   const rows = map.layers.length;
   const tall = rows > 48 ? Math.max(4, Math.floor(620 / rows)) : rows > 24 ? 14 : 20;
@@ -111,8 +111,10 @@ function heatMap(map, about) {
 }
 
 /** From values to colours: along one ramp, or to both sides of zero where values have both signs. */
-function coloured(flat, log) {
+function coloured(flat, { log, unit }) {
   const scale = makeScale(flat, log);
+  // Shares have the same colour in every run: all at 0.01 must not look like some at 1.
+  if (unit === "fraction" && !scale.log && scale.low >= 0 && scale.high <= 1) return { ...makeScale([0, 1], false), colours: COLOURS };
   if (!(scale.low < 0 && scale.high > 0)) return { ...scale, colours: COLOURS };
   const most = Math.max(-scale.low, scale.high);
   return { ...makeScale([-most, most], false), colours: SIGNED };
