@@ -79,6 +79,8 @@ def input_collapse(run: Run, *, collapsed: float = 0.01, alive: float = 0.05, ho
     born = onset == series.span.first
     since = "from the start" if born else f"since {place(run, onset)}"
     levels = [_late(layer.finite, hold) for layer in layers if len(layer.finite)]
+    if min(before, *levels) < 0:
+        raise CannotJudge("a spread of outputs below 0 is logged, which none can be")
     depth = next(i for i, level in enumerate(levels, 1) if level < collapsed)
     message = f"inputs move the output of layer {depth} of {len(levels)} by {levels[depth - 1]:.2%} of its size {since}"
     if inputs:

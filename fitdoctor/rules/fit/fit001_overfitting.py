@@ -70,10 +70,9 @@ def overfitting(
         less than 2 % of curves; at the worst of them (100 epochs, 0.7) on 5 %.
     """
     split = held_out(run)
-    need_curve(run, LOSS)
-    train = training_curve(run)
+    logged, train = need_curve(run, LOSS), training_curve(run)
     val = need_curve(run, LOSS, split)
-    found = regress(val, train)
+    found = regress(val, max(logged, train, key=lambda c: c.start))  # a fixed batch is first looked at after some steps
     if found is None or barely_moved(train):
         return
     floor = share if val.noise <= 0.05 * val.swing else 2 * share

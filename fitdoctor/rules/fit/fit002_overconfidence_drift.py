@@ -57,9 +57,8 @@ def overconfidence_drift(
     metric = metric_curve(run, split) or find_curve(run, PROBE_ACCURACY, split)
     if metric is None:
         raise CannotJudge(f"no {split} accuracy or other metric with at least 8 values logged")
-    need_curve(run, LOSS)
-    train = training_curve(run)
-    found = regress(val, train)
+    logged, train = need_curve(run, LOSS), training_curve(run)
+    found = regress(val, max(logged, train, key=lambda c: c.start))  # a fixed batch is first looked at after some steps
     floor = share if val.noise <= 0.05 * val.swing else 2 * share
     if found is None or barely_moved(train) or not worsened(found, errors=errors, share=floor, p=p):
         return

@@ -13,12 +13,12 @@ from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import ACCURACY, LOSS, PROBE_LOSS
 from fitdoctor.stats import noise_scale, trend
-from fitdoctor.steps import Quality, left_over, progress, step_quality, training_curve
+from fitdoctor.steps import Quality, left_over, step_quality, training_curve
 
 GAIN = 0.03
-"""Gain of the last third, as a share of the range of the loss, below which longer steps would gain little.
-Healthy development runs with as short steps had at most 0.024, those at a tenth of the best rate
-0.05 to 0.6, unless the rate was annealed while most of the loss was left."""
+"""Gain of the last third, in time counted in learning rate, as a share of the range of the loss, below which longer
+steps would gain little. Healthy development runs with as short steps had at most 0.024 at constant rates, those at a
+tenth of the best rate 0.05 to 0.6."""
 
 
 @rule(
@@ -55,9 +55,10 @@ def lr_too_low(
         The hooks can: a step quality (actual over promised decrease of the loss of the same batch) of `linear` or more,
         in both halves of the steps at full rate and with a 10th percentile above 0.9, says that steps are so short
         that the loss is a straight line along them, twenty times below the stable rate or further. Then it is
-        enough that the loss still falls significantly over the last third, as does the held-out loss where one is
-        known, that it falls at nine of ten looks, is above `solved` of its first value, gained at least 3 % of its
-        range in the last third or is above 30 % of its first value, and did not begin as that of a trained model.
+        enough that the loss still falls significantly over the last third, that it falls at nine of ten looks, is
+        above `solved` of its first value and did not begin as that of a trained model, and that it gained at least 3 %
+        of its range in the last third of the time counted in learning rate, as did the held-out loss where one is
+        known.
         A quality below 0.95 acquits the rate: then a straight fall is that of a run too short.
 
     Options:
@@ -144,10 +145,9 @@ def _short_steps(run: Run, quality: Quality, solved: float) -> Iterator[Finding]
         return
     split = held_out(run)
     val = find_curve(run, LOSS, split) if split else find_curve(run, PROBE_LOSS, "val")
-    if val is not None and progress(val, 1 / 3) <= 0:
-        return  # longer steps would fit the training set sooner, for nothing
-    if left < 0.3 and progress(curve, 1 / 3) < GAIN:
-        return  # what is left may be what the data do not tell
+    # What is left of the training loss may be what the data do not tell, and to fit that sooner is worth nothing.
+    if any(_late_gain(run, c) < GAIN for c in (curve, val) if c is not None):
+        return
     rate = learning_rate(run)
     current = float(rate.finite.values.max()) if rate is not None and len(rate.finite) else None
     room = 1 - max(quality.early, quality.late)
@@ -167,6 +167,12 @@ def _short_steps(run: Run, quality: Quality, solved: float) -> Iterator[Finding]
         ),
         remedies=(raise_learning_rate(factor, current=current), search_learning_rate()),
     )
+
+
+def _late_gain(run: Run, curve: Curve) -> float:
+    """Gain of the last third of the rate clock, as a share of the range."""
+    thirds = _thirds(run, curve)
+    return thirds[1] / curve.swing if thirds is not None and curve.swing > 0 else 0.0
 
 
 def _rises(accuracy: Curve) -> bool:
