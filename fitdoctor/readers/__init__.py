@@ -274,7 +274,8 @@ def _sources(root: Path, seen: Survey, overrides: Overrides) -> list[RunSource]:
     sources = _named_above(root, sources)
     sources.sort(key=lambda s: natural(s.name))
     used: set[str] = set()
-    return [replace(s, name=unique(s.name, used)) for s in sources]
+    names = [unique(s.name, used) for s in sources]
+    return [s if s.name == name else replace(s, name=name) for s, name in zip(sources, names, strict=True)]
 
 
 def _one_training(parts: Sequence[Found], subruns: Mapping[Path, Path]) -> bool:
@@ -298,8 +299,8 @@ def _with_logs_inside(groups: dict[Path, list[Found]], subruns: Mapping[Path, Pa
     """Add to a run's folder what a framework logged in a folder inside it (``OUT/runs/<date>``)."""
     inside: dict[Path, list[Path]] = {}
     for place in groups:
-        for above, name in ((place.parent, place.name), (place.parent.parent, place.parent.name)):
-            if name in _INSIDE and above in groups and above != place:
+        for folder in (place, place.parent):
+            if folder.name in _INSIDE and (above := folder.parent) in groups and above != place:
                 inside.setdefault(above, []).append(place)
                 break
     out = dict(groups)
@@ -316,10 +317,11 @@ def _name_of(root: Path, home: Path, place: Path, alone: bool) -> str:
     """Name of a run below the root: its folder, and its file where the folder does not tell."""
     if home == root and home != place:
         return home.stem or home.name
-    try:
-        folder = place.relative_to(root).as_posix()
-    except ValueError:
-        folder = place.resolve().name or "run"
+    top, here = os.path.join(root, ""), os.fspath(place)  # pathlib's own way of this is felt with thousands of runs
+    if here.startswith(top):
+        folder = here[len(top) :].replace(os.sep, "/")
+    else:
+        folder = place.relative_to(root).as_posix() if place.is_relative_to(root) else place.resolve().name or "run"
     stem = home.stem if home != place else ""
     if stem and not (alone and (_PLAIN_STEMS.fullmatch(stem) or home.suffix == ".wandb")):
         return stem if folder == "." else f"{folder}/{stem}"
