@@ -283,6 +283,8 @@ def _one_training(parts: Sequence[Found], subruns: Mapping[Path, Path]) -> bool:
 
     Logs in folders inside it (`_INSIDE`) may be of one reader; the first part lies in the folder itself.
     """
+    if len(parts) == 1:
+        return True
     mains = [p for p in parts if p.home not in subruns or p.module != "tensorboard"]
     here = [p for p in mains if p.place == mains[0].place]
     return len({p.module for p in here}) == len(here) and len(mains) <= _TOGETHER

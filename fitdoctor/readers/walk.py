@@ -122,7 +122,9 @@ class Found:
     @property
     def place(self) -> Path:
         """The folder it belongs to."""
-        return self.home.parent if len(self.files) == 1 and self.home == self.files[0] else self.home
+        (first, *rest) = self.files
+        is_file = not rest and self.home.name == first.name and self.home == first  # names first: paths compare slowly
+        return self.home.parent if is_file else self.home
 
 
 @dataclass(slots=True)
@@ -198,7 +200,7 @@ def _folders(root: Path, seen: Survey, links: bool) -> Iterator[tuple[Path, list
                         continue
                     if entry.is_dir():
                         if _worth_entering(entry.name):
-                            below.append(entry.path)
+                            below.append(entry.name)
                     else:
                         names.append(entry.name)
         except OSError as error:
@@ -210,7 +212,7 @@ def _folders(root: Path, seen: Survey, links: bool) -> Iterator[tuple[Path, list
         seen.files += len(names)
         names.sort(key=natural)
         below.sort(key=natural, reverse=True)
-        todo.extend(below)
+        todo.extend(os.path.join(folder, name) for name in below)
         yield Path(folder), names
 
 

@@ -25,7 +25,7 @@ from fitdoctor.readers.tensorboard.shapes import steps_of, values_of, walls_of
 from fitdoctor.run import IntArray
 
 SMALL = 256 << 10  # bytes of a file up to which it is worth reading together with others
-_ROOM = 5 << 18  # bytes of files decoded together; the arrays of their runs share memory of about half of that
+_ROOM = 8 << 18  # bytes of files decoded together; the arrays of their runs share memory of about half of that
 _TOGETHER = 200  # files decoded together
 _PRELUDE = 1 << 10  # bytes before the first period, for the version and a few settings
 _KNOWN = 64  # templates kept
@@ -100,8 +100,9 @@ class ReadAhead:
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._paths = list(dict.fromkeys(paths))
-        self._place = {str(path): i for i, path in enumerate(self._paths)}
+        by_name = {str(path): path for path in paths}
+        self._paths = list(by_name.values())
+        self._place = {name: i for i, name in enumerate(by_name)}
         self._parts: dict[int, EventPart] = {}
         self._room = np.empty(0, np.uint8)
         self._templates: dict[bytes, _Template] = {}
@@ -233,11 +234,22 @@ class ReadAhead:
 def _size_read(path: Path, room: Bytes) -> int:
     """Read a whole file into the room; its size, or 0 where it does not fit in, or cannot be read."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            return size if size <= len(room) and file.readinto(room.data[:size]) == size else 0
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # a file object costs as much as the reading
+        try:
+            size = os.fstat(handle).st_size
+            return size if size <= len(room) and _read_into(handle, room[:size]) == size else 0
+        finally:
+            os.close(handle)
     except OSError:
         return 0  # to be told when it is read by itself
+
+
+def _read_into(handle: int, room: Bytes) -> int:
+    if hasattr(os, "readv"):
+        return os.readv(handle, [room.data])
+    data = os.read(handle, len(room))
+    room[: len(data)] = np.frombuffer(data, np.uint8)
+    return len(data)
 
 
 def _ranges(starts: IntArray, counts: IntArray, stride: int) -> IntArray:
