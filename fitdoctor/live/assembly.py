@@ -88,7 +88,7 @@ def followed(
         transport=transport,
         probes=probes,
         zero_grad_calls=lambda: zero_grad.calls,
-        extras=_extras(tier, list(recorders.values()), watched.device),
+        extras=_extras(tier, list(recorders.values()), watched.device, cadence),
         start=start,
     )
     removers = [zero_grad.remove]
@@ -99,7 +99,9 @@ def followed(
     return loop, removers + _tapped(loop, watched)
 
 
-def _extras(tier: Tier, recorders: Sequence[ParameterRecorder], device: torch.device) -> list[Callable[[Row], None]]:
+def _extras(
+    tier: Tier, recorders: Sequence[ParameterRecorder], device: torch.device, cadence: Cadence
+) -> list[Callable[[Row], None]]:
     """What is measured at records beside parameters and activations, by tier."""
     extras: list[Callable[[Row], None]] = [LowPrecisionRecorder(r).after_step for r in recorders]
     extras.append(_HostMemory())
@@ -107,7 +109,7 @@ def _extras(tier: Tier, recorders: Sequence[ParameterRecorder], device: torch.de
         extras += [SymmetryRecorder(r).after_step for r in recorders]
         extras += [AdamRecorder(r).after_step for r in recorders if AdamRecorder.fits(r.optimizer)]
     if tier == "deep":
-        extras.append(_TensorCount(device))
+        extras.append(_TensorCount(device, cadence))
     return extras
 
 
@@ -124,17 +126,24 @@ class _HostMemory:
 
 
 class _TensorCount:
-    """Counts live tensors, at most every ten seconds: on the host it walks through all objects."""
+    """Counts live tensors, at most every ten seconds and when half of the budget has saved up what it costs.
 
-    def __init__(self, device: torch.device) -> None:
+    On the host it walks through all objects; as a part of a record it would be paid for only afterwards.
+    """
+
+    def __init__(self, device: torch.device, cadence: Cadence) -> None:
         self._device = device
+        self._cadence = cadence
         self._counted = 0.0
+        self._seconds = 0.1  # a guess: some 500,000 objects
 
     def __call__(self, row: Row) -> None:
-        now = time.perf_counter()
-        if now - self._counted > 10:
-            self._counted = now
+        now, cost = time.perf_counter(), self._cadence.cost
+        saved = cost.total + self._seconds <= 0.5 * self._cadence.budget * cost.wall
+        if now - self._counted > 10 and (saved or self._cadence.record_every):
             row.put(LIVE_TENSORS, live_tensors(self._device))
+            self._counted = time.perf_counter()
+            self._seconds = self._counted - now
 
 
 def _probed(watched: Watched) -> nn.Module | None:
