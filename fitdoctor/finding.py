@@ -10,6 +10,9 @@ from typing import Literal
 from fitdoctor.run import Series, Span, thin
 from fitdoctor.signals import Signal
 
+BY_HOOKS = "; fitdoctor.attach measures it"
+"""How the reason ends of a rule without findings that no ordinary log can feed."""
+
 
 class Severity(StrEnum):
     """How bad it is. Independent of how sure we are (`Confidence`)."""

@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fitdoctor.errors import RuleError
-from fitdoctor.finding import Finding
+from fitdoctor.finding import BY_HOOKS, Finding
 from fitdoctor.run import Run
-from fitdoctor.signals import Quantity, Signal
+from fitdoctor.signals import OFTEN_LOGGED, Quantity, Signal
 
 Check = Callable[..., Iterable[Finding]]
 Need = Signal | tuple[Signal, ...]
@@ -108,7 +108,8 @@ class Rule:
         for need in self.needs:
             choices = need if isinstance(need, tuple) else (need,)
             if not any(_present(run, signal) for signal in choices):
-                return f"no {wanted(need)} logged"
+                by_hooks = not any(signal.quantity in OFTEN_LOGGED for signal in choices) and "monitor" not in run.facts
+                return f"no {wanted(need)} logged" + BY_HOOKS * by_hooks
         return ""
 
 

@@ -323,3 +323,9 @@ METRICS: tuple[Quantity, ...] = (ACCURACY, TOP5_ACCURACY, SCORE, ERROR, PERPLEXI
 
 SPLIT_QUANTITIES: frozenset[Quantity] = frozenset({LOSS, LOSS_PART, *METRICS, PROBE_LOSS, PROBE_ACCURACY})
 """Quantities that are logged once per data split."""
+
+OFTEN_LOGGED: frozenset[Quantity] = frozenset(
+    {LOSS, LOSS_PART, *METRICS, LR, MOMENTUM, WEIGHT_DECAY, GRAD_NORM, GRAD_NORM_CLIPPED, LOSS_SCALE, EPOCH}
+    | {STEP_TIME, DATA_TIME, THROUGHPUT, MEMORY}
+)
+"""Quantities that people log themselves; the others are what fitdoctor's hooks are for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from fitdoctor.finding import Finding, Remedy
+from fitdoctor.finding import BY_HOOKS, Finding, Remedy
 from fitdoctor.report import Diagnosis, Report
 from fitdoctor.reporters.harmless import one_line
 from fitdoctor.run import Fact, Span
@@ -98,13 +98,20 @@ def facts_line(report: Report) -> str:
     return " · ".join(one_line(p) for p in parts if p)
 
 
+_HOOKS = "only fitdoctor.attach measures what they need"
+
+
 def skipped_by_reason(reports: Iterable[Report]) -> list[tuple[str, list[str]]]:
-    """Why rules could not judge, the commonest reason first, each with the names of the rules."""
+    """Why rules could not judge, the commonest reason first, each with the names of the rules.
+
+    All that only hooks can measure is one reason: who reads a log has not forgotten to log thirty things.
+    """
     groups: dict[str, list[str]] = {}
     for report in reports:
         for outcome in report.outcomes:
             if outcome.status == "skipped":
-                names = groups.setdefault(one_line(outcome.why), [])
+                why = _HOOKS if outcome.why.endswith(BY_HOOKS) else one_line(outcome.why)
+                names = groups.setdefault(why, [])
                 if outcome.rule not in names:
                     names.append(outcome.rule)
     return sorted(groups.items(), key=lambda item: -len(item[1]))
