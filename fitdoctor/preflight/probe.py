@@ -1,6 +1,6 @@
 """What a probe is: a small experiment on a training program that has not begun, with an identity and a manual page.
 
-    @probe("PRE004", "parameters-not-trained", cost=Cost(passes=2), explains=["one-batch-not-learned"], since="0.2.0")
+    @probe("PRE004", "parameters-not-trained", cost=Cost(passes=2), explains=["one-batch-not-learned"], since="0.1.0")
     def parameters_not_trained(bench: Bench) -> Iterator[Finding]:
         '''Parameters of the model that the optimizer does not hold, or that a step does not move. ...'''
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         "learning-rate-out-of-range",
         "labels-not-learned",
     ],
-    since="0.2.0",
+    since="0.1.0",
     worth=3,
     vital=True,
 )

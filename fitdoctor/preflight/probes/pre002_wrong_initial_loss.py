@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.losses import LossCall
 
 
-@probe("PRE002", "wrong-initial-loss", cost=Cost(passes=4, examples=512), since="0.2.0", worth=3)
+@probe("PRE002", "wrong-initial-loss", cost=Cost(passes=4, examples=512), since="0.1.0", worth=3)
 def wrong_initial_loss(
     bench: Bench, *, tolerance: float = 0.1, far: float = 3.0, examples: int = 512
 ) -> Iterator[Finding]:

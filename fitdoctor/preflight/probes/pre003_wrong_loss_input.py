@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         "wrong-initial-loss", "one-batch-not-learned", "input-ignored", "learning-rate-out-of-range",
         "labels-not-learned",
     ],
-    since="0.2.0",
+    since="0.1.0",
     worth=3,
     vital=True,
 )  # fmt: skip

@@ -26,7 +26,7 @@ RATES = (1e-3, 1e-2, 1e-4)
     "one-batch-not-learned",
     cost=Cost(passes=800),
     explains=["labels-not-learned"],
-    since="0.2.0",
+    since="0.1.0",
     worth=3,
 )
 def one_batch_not_learned(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "input-ignored",
     cost=Cost(passes=400, examples=64),
     explains=["one-batch-not-learned", "labels-not-learned"],
-    since="0.2.0",
+    since="0.1.0",
 )
 def input_ignored(bench: Bench, *, examples: int = 64, steps: int = 200, sure: float = 3.0) -> Iterator[Finding]:
     """The model learns no more from its inputs than from nothing.

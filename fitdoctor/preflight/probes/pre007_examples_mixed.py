@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
 
 
-@probe("PRE007", "examples-mixed", cost=Cost(passes=4), explains=["one-batch-not-learned"], since="0.2.0", worth=3)
+@probe("PRE007", "examples-mixed", cost=Cost(passes=4), explains=["one-batch-not-learned"], since="0.1.0", worth=3)
 def examples_mixed(bench: Bench, *, examples: int = 8, tolerance: float = 1e-3) -> Iterator[Finding]:
     """The output of one example depends on the other examples of its batch.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         "learning-rate-out-of-range",
         "labels-not-learned",
     ],
-    since="0.2.0",
+    since="0.1.0",
 )
 def poor_initialisation(
     bench: Bench, *, decades: float = 2.0, steady: float = 0.8, layers: int = 4, collapsed: float = 0.01

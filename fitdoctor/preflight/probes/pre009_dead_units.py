@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @probe("PRE009", "dead-units", cost=Cost(passes=8, examples=2_000),
-       explains=["one-batch-not-learned", "input-ignored", "labels-not-learned"], since="0.2.0")  # fmt: skip
+       explains=["one-batch-not-learned", "input-ignored", "labels-not-learned"], since="0.1.0")  # fmt: skip
 def dead_units(bench: Bench, *, dead: float = 0.5, flat: float = 0.05, examples: int = 2_000) -> Iterator[Finding]:
     """Most units of a layer are zero, or saturated, on every input.
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
 
 
-@probe("PRE010", "unused-parameters", cost=Cost(passes=8), explains=["one-batch-not-learned"], since="0.2.0", worth=3)
+@probe("PRE010", "unused-parameters", cost=Cost(passes=8), explains=["one-batch-not-learned"], since="0.1.0", worth=3)
 def unused_parameters(bench: Bench, *, batches: int = 4, share: float = 0.01) -> Iterator[Finding]:
     """Trainable parameters get no gradient from any batch.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
 
 
-@probe("PRE011", "evaluation-differs", cost=Cost(passes=60), since="0.2.0")
+@probe("PRE011", "evaluation-differs", cost=Cost(passes=60), since="0.1.0")
 def evaluation_differs(bench: Bench, *, gap: float = 0.2, passes: int = 40, few: int = 16) -> Iterator[Finding]:
     """In eval mode the model is random, or another model than in training.
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         "learning-rate-out-of-range",
         "labels-not-learned",
     ],
-    since="0.2.0",
+    since="0.1.0",
     worth=3,
 )
 def unnormalised_inputs(

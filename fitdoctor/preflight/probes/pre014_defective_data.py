@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         "labels-not-learned",
         "train-val-overlap",
     ],
-    since="0.2.0",
+    since="0.1.0",
     worth=3,
     vital=True,
 )

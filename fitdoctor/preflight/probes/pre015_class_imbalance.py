@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
 
 
-@probe("PRE015", "class-imbalance", cost=Cost(examples=5_000), since="0.2.0", worth=1)
+@probe("PRE015", "class-imbalance", cost=Cost(examples=5_000), since="0.1.0", worth=1)
 def class_imbalance(bench: Bench, *, ratio: float = 10.0, examples: int = 5_000) -> Iterator[Finding]:
     """Some classes are much rarer than others, or missing from the training split.
 

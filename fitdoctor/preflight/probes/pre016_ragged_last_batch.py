@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
 
 
-@probe("PRE016", "ragged-last-batch", cost=Cost(passes=1), since="0.2.0", worth=2)
+@probe("PRE016", "ragged-last-batch", cost=Cost(passes=1), since="0.1.0", worth=2)
 def ragged_last_batch(bench: Bench, *, share: float = 0.125) -> Iterator[Finding]:
     """The last batch of an epoch holds a few examples only.
 

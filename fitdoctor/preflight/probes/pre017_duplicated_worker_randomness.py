@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
 
 
-@probe("PRE017", "duplicated-worker-randomness", cost=Cost(passes=2, examples=32), since="0.2.0")
+@probe("PRE017", "duplicated-worker-randomness", cost=Cost(passes=2, examples=32), since="0.1.0")
 def duplicated_worker_randomness(bench: Bench) -> Iterator[Finding]:
     """The workers of the training loader draw the same random numbers.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
 
 
-@probe("PRE018", "small-validation-set", cost=Cost(), needs=["val_loader"], since="0.2.0", worth=1)
+@probe("PRE018", "small-validation-set", cost=Cost(), needs=["val_loader"], since="0.1.0", worth=1)
 def small_validation_set(bench: Bench, *, points: float = 0.05, accuracy: float = 0.9) -> Iterator[Finding]:
     """The validation set is too small to see the differences that decide.
 

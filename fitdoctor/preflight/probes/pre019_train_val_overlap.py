@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     cost=Cost(examples=20_000),
     needs=["val_loader"],
     explains=["labels-not-learned"],
-    since="0.2.0",
+    since="0.1.0",
     worth=3,
 )
 def train_val_overlap(

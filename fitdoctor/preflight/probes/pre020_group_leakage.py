@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
 
 
-@probe("PRE020", "group-leakage", cost=Cost(), explains=["train-val-overlap"], since="0.2.0", worth=3)
+@probe("PRE020", "group-leakage", cost=Cost(), explains=["train-val-overlap"], since="0.1.0", worth=3)
 def group_leakage(bench: Bench, *, share: float = 0.01) -> Iterator[Finding]:
     """Groups are on both sides of the split, or the validation split reaches back before the training split ends.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
 
 
-@probe("PRE021", "train-val-shift", cost=Cost(examples=4_000), needs=["val_loader"], since="0.2.0")
+@probe("PRE021", "train-val-shift", cost=Cost(examples=4_000), needs=["val_loader"], since="0.1.0")
 def train_val_shift(bench: Bench, *, auc: float = 0.6, sure: float = 3.0, examples: int = 2_000) -> Iterator[Finding]:
     """A simple classifier can tell training inputs from validation inputs.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
 
 
-@probe("PRE022", "nothing-to-learn", cost=Cost(examples=3_000), since="0.2.0", worth=1)
+@probe("PRE022", "nothing-to-learn", cost=Cost(examples=3_000), since="0.1.0", worth=1)
 def nothing_to_learn(bench: Bench, *, examples: int = 2_000, sure: float = 2.0) -> Iterator[Finding]:
     """No plain model learns anything from the inputs.
 

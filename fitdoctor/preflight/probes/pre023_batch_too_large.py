@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
 
 
-@probe("PRE023", "batch-too-large", cost=Cost(passes=4), since="0.2.0")
+@probe("PRE023", "batch-too-large", cost=Cost(passes=4), since="0.1.0")
 def batch_too_large(bench: Bench, *, limit: float = 0.9) -> Iterator[Finding]:
     """A training step will need more memory than the device has.
 

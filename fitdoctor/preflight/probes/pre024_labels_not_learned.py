@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @probe(
-    "PRE024", "labels-not-learned", cost=Cost(passes=410, examples=1_500), needs=["val_loader"], since="0.2.0", worth=1
+    "PRE024", "labels-not-learned", cost=Cost(passes=410, examples=1_500), needs=["val_loader"], since="0.1.0", worth=1
 )
 def labels_not_learned(
     bench: Bench, *, examples: int = 1_000, steps: int = 200, sure: float = 3.0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
 
 
-@probe("PRE025", "learning-rate-out-of-range", cost=Cost(passes=400), explains=["one-batch-not-learned"], since="0.2.0")
+@probe("PRE025", "learning-rate-out-of-range", cost=Cost(passes=400), explains=["one-batch-not-learned"], since="0.1.0")
 def learning_rate_out_of_range(
     bench: Bench, *, factor: float = 300.0, steps: int = 200, seeds: int = 2
 ) -> Iterator[Finding]:
