@@ -1,4 +1,4 @@
-"""The watched trainings are what they are called: every cure helps, by a tenth of the loss or of the accuracy."""
+"""The watched trainings are what they are called: a cure lowers the loss by 5 %, or the error by a tenth."""
 
 from __future__ import annotations
 
