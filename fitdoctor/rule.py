@@ -52,8 +52,31 @@ class CannotJudge(Exception):
     """
 
 
+class Documented:
+    """What a rule or a probe tells of itself: its function's options and docstring."""
+
+    __slots__ = ()
+    check: Callable[..., Iterable[Finding]]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Option names and their defaults."""
+        parameters = inspect.signature(self.check).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    @property
+    def manual(self) -> str:
+        """The whole manual page."""
+        return inspect.getdoc(self.check) or ""
+
+    @property
+    def summary(self) -> str:
+        """First line of the manual page."""
+        return self.manual.partition("\n")[0]
+
+
 @dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Documented):
     """A rule and everything a user may want to know about it.
 
     Attributes:
@@ -86,22 +109,6 @@ class Rule:
     def __call__(self, run: Run, **options: object) -> Iterator[Finding]:
         """Run the check; `CannotJudge` passes through."""
         yield from self.check(run, **options)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Option names and their defaults."""
-        parameters = inspect.signature(self.check).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-
-    @property
-    def manual(self) -> str:
-        """The whole manual page."""
-        return inspect.getdoc(self.check) or ""
-
-    @property
-    def summary(self) -> str:
-        """First line of the manual page."""
-        return self.manual.partition("\n")[0]
 
     def missing(self, run: Run) -> str:
         """What the run lacks, as the reason of a skipped rule; "" when nothing is missing."""

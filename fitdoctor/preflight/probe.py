@@ -13,15 +13,14 @@ This module and the modules of the probes are read by `fitdoctor rule`, so torch
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fitdoctor.errors import RuleError
 from fitdoctor.finding import Finding
-from fitdoctor.rule import Status
+from fitdoctor.rule import Documented, Status
 
 if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
@@ -48,7 +47,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Documented):
     """A probe and everything a user may want to know about it.
 
     Attributes:
@@ -81,22 +80,6 @@ class Probe:
     def __call__(self, bench: Bench, **options: object) -> Iterable[Finding]:
         """Run the experiment; `CannotJudge` passes through."""
         yield from self.check(bench, **options)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Option names and their defaults."""
-        parameters = inspect.signature(self.check).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-
-    @property
-    def manual(self) -> str:
-        """The whole manual page."""
-        return inspect.getdoc(self.check) or ""
-
-    @property
-    def summary(self) -> str:
-        """First line of the manual page."""
-        return self.manual.partition("\n")[0]
 
 
 def probe(

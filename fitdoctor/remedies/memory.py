@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fitdoctor.finding import Change, Remedy
+from fitdoctor.remedies.setup import use_bfloat16
 
 
 def drop_graphs() -> Remedy:
@@ -98,16 +101,10 @@ def smaller_batch_accumulated(batch_size: int | None = None) -> Remedy:
 
 def halve_precision() -> Remedy:
     """bf16 autocast."""
-    return Remedy(
+    return replace(
+        use_bfloat16(),
         title="run forward passes in bfloat16 autocast",
         why="activations take half the memory; weights and optimizer stay in float32, and no loss scale is needed",
-        change=Change("precision", "set", "bf16-mixed"),
-        code={
-            "pytorch": 'with torch.autocast("cuda", dtype=torch.bfloat16):\n    loss = criterion(model(x), y)',
-            "lightning": 'Trainer(precision="bf16-mixed")',
-            "transformers": "TrainingArguments(..., bf16=True)",
-        },
-        unless="the device has no bfloat16 (before NVIDIA's Ampere)",
         confirm="peak memory falls, and the loss follows the same curve",
         kind="memory",
     )
