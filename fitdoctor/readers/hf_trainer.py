@@ -62,7 +62,7 @@ def read(home: Path, files: Sequence[Path]) -> Iterator[RawRun]:
             best = rank, path, state, history
     if best is None:
         raise ReadError(
-            f"{home}: expected trainer_state.json with rows in log_history, got none in {len(files)} file{'s' * (len(files) != 1)}; "
+            f"{home}: expected trainer_state.json with rows in log_history, found none (files read: {len(files)}); "
             "set logging_steps so that the Trainer logs, or leave the folder out"
         )
     _, path, state, history = best
