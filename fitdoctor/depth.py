@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from fitdoctor.curves import Curve, begins_at_start, chance_loss, find_curve, make_curve
+from fitdoctor.curves import begins_at_start
 from fitdoctor.norms import layers_by_depth
-from fitdoctor.rule import CannotJudge
 from fitdoctor.run import FloatArray, Run, Series
-from fitdoctor.signals import LOSS, Quantity
+from fitdoctor.signals import Quantity
 from fitdoctor.stats import trend
 
 
@@ -136,68 +134,6 @@ def at_start(run: Run, layers: Iterable[Series]) -> bool:
     if run.facts.get("resumed_at"):
         return False
     return all(begins_at_start(run, s) or s.span.first <= 1 for s in layers)
-
-
-BEGUN, ENOUGH = 50, 300
-"""Steps before which an outcome says nothing, and after which a training that has learned nothing is no longer at
-its beginning: the usual first plateau lasts an epoch or 300 steps. A finished run is judged by its end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How far training got, against a model that has learned nothing.
-
-    Attributes:
-        curve: the training loss.
-        left: the final training loss as a share of what an untrained model would have: the loss of guessing where
-            that is known and lower than the first loss, else the first loss; infinite when the loss is no number.
-        mature: whether the run is over, or has gone on for `ENOUGH` steps.
-    """
-
-    curve: Curve
-    left: float
-    mature: bool
-
-    @property
-    def idle(self) -> bool:
-        """Next to nothing was learned, and there was time for it."""
-        return self.left > 0.9 and (self.mature or self.left == math.inf)
-
-    @property
-    def unsolved(self) -> bool:
-        """Less than half of what there is to learn was learned."""
-        return self.left > 0.5
-
-
-def need_standing(run: Run) -> Standing:
-    """The harm gate of rules on layers.
-
-    Raises:
-        CannotJudge: when the training loss is too short, or has no scale.
-    """
-    curve = find_curve(run, LOSS)
-    series = run.get(LOSS)
-    if series is not None and len(series) >= 2 and not np.isfinite(series.values[-1]):
-        finite = make_curve(series, least=1)
-        return Standing(finite, math.inf, True)
-    steps = 0 if series is None else series.span.last - series.span.first
-    if curve is None or (run.step_unit == "step" and steps < BEGUN - 1):
-        raise CannotJudge(f"the training loss covers {steps} steps, {BEGUN} are needed to see whether it matters")
-    chance = chance_loss(run)
-    known = chance is not None and run.facts.get("loss_reduction") != "sum"
-    untrained = min(chance, curve.start) if known and chance is not None else curve.start
-    if not untrained > 0:
-        raise CannotJudge("the training loss is not positive, so that there is no share of it to be learned")
-    mature = run.finished is True or run.step_unit != "step" or steps >= ENOUGH
-    return Standing(curve, curve.final / untrained, mature)
-
-
-def find_standing(run: Run) -> Standing | None:
-    """The harm gate, or None where it cannot be taken."""
-    try:
-        return need_standing(run)
-    except CannotJudge:
-        return None
 
 
 def by_layer(run: Run, quantity: Quantity, roles: Iterable[str]) -> dict[str, Series]:

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "remedies": {"finding"},
     "rule": {"errors", *JUDGED},
     **{view: {"rule", "run", "signals", "stats", *VIEWS} for view in VIEWS},
-    "harm": {"curves", *JUDGED},
+    "harm": {"curves", "rule", *JUDGED},
     "rules": {"rule", "remedies", "stats", "harm", *JUDGED, *VIEWS},
     "report": {"report_json", "layer_maps", "display", "figures", *JUDGED},
     "report_json": {"report", "errors", "layer_maps", *JUDGED},

@@ -6,17 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fitdoctor.curves import chance_loss
-from fitdoctor.depth import (
-    FIRST,
-    DepthProfile,
-    Standing,
-    at_start,
-    depth_profile,
-    hidden_weights,
-    layers_of,
-    need_standing,
-)
+from fitdoctor.depth import FIRST, DepthProfile, at_start, depth_profile, hidden_weights, layers_of
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
+from fitdoctor.harm import Standing, need_standing
 from fitdoctor.remedies import warm_up
 from fitdoctor.remedies.activations import normalise_layers, rescale_initialisation
 from fitdoctor.rule import CannotJudge, rule

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from fitdoctor.curves import place
-from fitdoctor.depth import hidden_weights, layers_of, need_standing
+from fitdoctor.depth import hidden_weights, layers_of
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
+from fitdoctor.harm import need_standing
 from fitdoctor.remedies.activations import check_inputs_reach_the_output, normalise_layers, rescale_initialisation
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span

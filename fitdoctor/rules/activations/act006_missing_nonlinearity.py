@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitdoctor.depth import Layer, find_standing, layers_of
+from fitdoctor.depth import Layer, layers_of
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
+from fitdoctor.harm import find_standing
 from fitdoctor.remedies.activations import add_nonlinearity
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 
 from fitdoctor.curves import begins_at_start
-from fitdoctor.depth import find_standing
 from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
+from fitdoctor.harm import find_standing
 from fitdoctor.remedies import check_labels
 from fitdoctor.remedies.activations import average_the_loss, rescale_initialisation, shrink_last_layer
 from fitdoctor.rule import CannotJudge, rule

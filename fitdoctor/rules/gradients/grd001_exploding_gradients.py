@@ -8,8 +8,9 @@ from itertools import pairwise
 import numpy as np
 
 from fitdoctor.curves import Curve, find_curve, place
-from fitdoctor.depth import FIRST, LATE, depth_profile, find_standing, hidden_weights
+from fitdoctor.depth import FIRST, LATE, depth_profile, hidden_weights
 from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
+from fitdoctor.harm import find_standing
 from fitdoctor.norms import rise_before, total_gradient_norm
 from fitdoctor.remedies import check_initialisation, clip_gradients, lower_learning_rate, warm_up
 from fitdoctor.rule import CannotJudge, rule

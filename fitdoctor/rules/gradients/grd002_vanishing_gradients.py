@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fitdoctor.curves import Curve, need_curve, place
-from fitdoctor.depth import FIRST, LATE, DepthProfile, depth_profile, find_standing, hidden_weights, weights_in_order
+from fitdoctor.depth import FIRST, LATE, DepthProfile, depth_profile, hidden_weights, weights_in_order
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
+from fitdoctor.harm import find_standing
 from fitdoctor.norms import adaptive_optimizer, total_gradient_norm
 from fitdoctor.remedies import check_initialisation, shorten_gradient_path
 from fitdoctor.rule import CannotJudge, rule
