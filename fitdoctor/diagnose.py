@@ -19,9 +19,9 @@ from fitdoctor.prescribe import prescribe
 from fitdoctor.report import Outcome, Report
 from fitdoctor.rule import CannotJudge, Rule
 from fitdoctor.run import Run
-from fitdoctor.schedules import recognise
 from fitdoctor.signals import GRAD_NORM, LOSS, LR, METRICS
 from fitdoctor.triage import triage
+from fitdoctor.views.schedules import recognise
 
 
 def diagnose(

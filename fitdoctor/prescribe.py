@@ -14,9 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fitdoctor.curves import Curve, find_curve, held_out, learning_rate
 from fitdoctor.finding import Change, Finding, Remedy, RemedyKind
-from fitdoctor.plans import planned_length
 from fitdoctor.remedies import (
     clip_gradients,
     decay_learning_rate,
@@ -25,8 +23,10 @@ from fitdoctor.remedies import (
     warm_up,
 )
 from fitdoctor.run import Run
-from fitdoctor.schedules import Schedule, recognise
 from fitdoctor.signals import ACCURACY, GRAD_NORM, LOSS
+from fitdoctor.views.curves import Curve, find_curve, held_out, learning_rate
+from fitdoctor.views.plans import planned_length
+from fitdoctor.views.schedules import Schedule, recognise
 
 ORDER: tuple[RemedyKind, ...] = (
     "free", "bug", "data", "memory", "initialisation", "learning rate", "clipping", "regularisation", "capacity",
@@ -62,7 +62,7 @@ HIGH = 0.5
 """A training loss that ends above this share of its first value is high: most of the task is not learned."""
 
 ANNEALED = 0.3
-"""Share of its peak below which a learning rate counts as annealed, as in `fitdoctor.curves.rate_left`."""
+"""Share of its peak below which a learning rate counts as annealed, as in `fitdoctor.views.curves.rate_left`."""
 
 SMOOTH_DECAYS = frozenset({"cosine", "linear", "polynomial", "one-cycle"})
 

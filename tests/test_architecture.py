@@ -9,17 +9,6 @@ from pathlib import Path
 import fitdoctor
 
 PACKAGE = Path(fitdoctor.__file__).parent
-VIEWS = {
-    "curves",
-    "depth",
-    "generalisation",
-    "norms",
-    "objectives",
-    "plans",
-    "schedules",
-    "shapes",
-    "steps",
-}  # what rules see of a run
 JUDGED = {"finding", "run", "signals"}
 ANYTHING = {p.stem for p in PACKAGE.iterdir()} - {"cli", "testing", "__pycache__"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -33,12 +22,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "layer_maps": {"run", "signals"},
     "remedies": {"finding"},
     "rule": {"errors", *JUDGED},
-    **{view: {"rule", "run", "signals", "stats", *VIEWS} for view in VIEWS},
-    "harm": {"curves", "rule", *JUDGED},
-    "rules": {"rule", "remedies", "stats", "harm", *JUDGED, *VIEWS},
+    "views": {"rule", "stats", *JUDGED},
+    "rules": {"rule", "remedies", "stats", "views", *JUDGED},
     "report": {"report_json", "layer_maps", "display", "figures", *JUDGED},
     "report_json": {"report", "errors", "layer_maps", *JUDGED},
-    "prescribe": {"curves", "plans", "remedies", "schedules", *JUDGED},
+    "prescribe": {"remedies", "views", *JUDGED},
     "causes": {"rule"},
     "triage": {"causes", "rule", "report", *JUDGED},
     "readers": {"run", "signals", "errors"},
@@ -55,20 +43,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         "report",
         "triage",
         "rule",
-        "schedules",
+        "views",
         *JUDGED,
     },
     "compare": {
         "config",
-        "curves",
         "diagnose",
         "errors",
-        "generalisation",
-        "plans",
         "report",
         "reporters",
-        "schedules",
         "stats",
+        "views",
         *JUDGED,
     },
     "many": {"catalogue", "config", "diagnose", "errors", "readers", "report", "run"},

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from fitdoctor.compare.comparison import Clock
-from fitdoctor.plans import steps_per_epoch
 from fitdoctor.run import FloatArray, Run, Series
 from fitdoctor.signals import EPOCH
+from fitdoctor.views.plans import steps_per_epoch
 
 
 def choose_clock(runs: Sequence[Run]) -> Clock:

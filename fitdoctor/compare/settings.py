@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from fitdoctor.compare.comparison import FactChange
-from fitdoctor.curves import learning_rate
 from fitdoctor.run import Fact, Run
-from fitdoctor.schedules import recognise
+from fitdoctor.views.curves import learning_rate
+from fitdoctor.views.schedules import recognise
 
 ENVIRONMENT = frozenset(
     {"torch", "python", "device", "framework", "host", "hostname", "seed", "resumed_at", "step_unit", "tier"}

@@ -17,12 +17,12 @@ from fitdoctor.compare.comparison import (
     Outcome,
     Trial,
 )
-from fitdoctor.curves import find_curve, held_out, jitter
 from fitdoctor.finding import Change, Remedy, Severity
-from fitdoctor.generalisation import regress
 from fitdoctor.report import Report
 from fitdoctor.run import Fact, Run
 from fitdoctor.signals import GRAD_NORM, LOSS
+from fitdoctor.views.curves import find_curve, held_out, jitter
+from fitdoctor.views.generalisation import regress
 
 CLOSE = 3.0
 """A number within a factor of three of the advised one is "as advised": remedies say "about"."""

@@ -7,7 +7,6 @@ import copy
 import fitdoctor
 import pytest
 import torch
-from fitdoctor.depth import Layer, layers_of
 from fitdoctor.readers import open_runs
 from fitdoctor.signals import (
     ACTIVATION_DEAD_FRACTION,
@@ -16,6 +15,7 @@ from fitdoctor.signals import (
     ACTIVATION_ZERO_FRACTION,
     WEIGHT_ROWS_ALIKE,
 )
+from fitdoctor.views.depth import Layer, layers_of
 from torch import Tensor, nn
 
 

@@ -8,15 +8,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from fitdoctor.curves import learning_rate, place
-from fitdoctor.depth import by_layer, layers_of
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.harm import need_standing
 from fitdoctor.remedies import lower_learning_rate, warm_up
 from fitdoctor.remedies.activations import keep_units_alive, rescale_initialisation
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import ACTIVATION_DEAD_FRACTION, ACTIVATION_INPUT_SPREAD, ACTIVATION_ZERO_FRACTION, LOSS, Signal
+from fitdoctor.views.curves import learning_rate, place
+from fitdoctor.views.depth import by_layer, layers_of
+from fitdoctor.views.harm import need_standing
 
 
 @rule(

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import place
-from fitdoctor.depth import by_layer, layers_of
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.harm import need_standing
 from fitdoctor.remedies import lower_learning_rate
 from fitdoctor.remedies.activations import avoid_saturation, normalise_inputs, rescale_initialisation
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import ACTIVATION_SATURATED_FRACTION, LOSS, Signal
+from fitdoctor.views.curves import place
+from fitdoctor.views.depth import by_layer, layers_of
+from fitdoctor.views.harm import need_standing
 
 
 @rule(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fitdoctor.curves import chance_loss
-from fitdoctor.depth import FIRST, DepthProfile, at_start, depth_profile, hidden_weights, layers_of
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.harm import Standing, need_standing
 from fitdoctor.remedies import warm_up
 from fitdoctor.remedies.activations import normalise_layers, rescale_initialisation
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import ACTIVATION_GRAD_RMS, ACTIVATION_RMS, ACTIVATION_SATURATED_FRACTION, LOSS, Signal
+from fitdoctor.views.curves import chance_loss
+from fitdoctor.views.depth import FIRST, DepthProfile, at_start, depth_profile, hidden_weights, layers_of
+from fitdoctor.views.harm import Standing, need_standing
 
 
 @rule(

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import place
-from fitdoctor.depth import hidden_weights, layers_of
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.harm import need_standing
 from fitdoctor.remedies.activations import check_inputs_reach_the_output, normalise_layers, rescale_initialisation
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import ACTIVATION_INPUT_SPREAD, LOSS, Signal
+from fitdoctor.views.curves import place
+from fitdoctor.views.depth import hidden_weights, layers_of
+from fitdoctor.views.harm import need_standing
 
 
 @rule(

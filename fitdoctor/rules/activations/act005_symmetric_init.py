@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitdoctor.curves import place
-from fitdoctor.depth import layers_of
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.harm import need_standing
 from fitdoctor.remedies.activations import break_symmetry
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import LOSS, WEIGHT_ROWS_ALIKE, Signal
+from fitdoctor.views.curves import place
+from fitdoctor.views.depth import layers_of
+from fitdoctor.views.harm import need_standing
 
 
 @rule(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitdoctor.depth import Layer, layers_of
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.harm import find_standing
 from fitdoctor.remedies.activations import add_nonlinearity
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS
+from fitdoctor.views.depth import Layer, layers_of
+from fitdoctor.views.harm import find_standing
 
 
 @rule("ACT006", "missing-nonlinearity", needs=[LOSS], explains=["underfitting", "plateau"], since="0.1.0")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from fitdoctor.curves import begins_at_start
 from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
-from fitdoctor.harm import find_standing
 from fitdoctor.remedies import check_labels
 from fitdoctor.remedies.activations import average_the_loss, rescale_initialisation, shrink_last_layer
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import ACCURACY, LOGIT_STD, LOSS
+from fitdoctor.views.curves import begins_at_start
+from fitdoctor.views.harm import find_standing
 
 
 @rule(

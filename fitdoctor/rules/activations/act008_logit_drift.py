@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import make_curve, need_curve
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import lower_learning_rate
 from fitdoctor.remedies.activations import hold_logits
@@ -14,6 +13,7 @@ from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import ACCURACY, LOGIT_ABSMAX, LOGIT_STD, LOSS
 from fitdoctor.stats import trend
+from fitdoctor.views.curves import make_curve, need_curve
 
 
 @rule(

@@ -9,12 +9,12 @@ from itertools import pairwise
 import numpy as np
 
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.plans import steps_per_epoch
 from fitdoctor.remedies import shuffle_batches
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, Run, Series
 from fitdoctor.signals import LOSS
 from fitdoctor.stats import block_edges, mad_sigma
+from fitdoctor.views.plans import steps_per_epoch
 
 
 @rule("DAT001", "repeated-batch-order", needs=[LOSS], since="0.1.0")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitdoctor.curves import Curve, barely_moved, find_curve, held_out, metric_curve, need_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.generalisation import Regress, regress, worsened
 from fitdoctor.remedies import (
     augment_data,
     drop_out,
@@ -20,7 +18,9 @@ from fitdoctor.remedies import (
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS, PROBE_ACCURACY, Signal
-from fitdoctor.steps import training_curve
+from fitdoctor.views.curves import Curve, barely_moved, find_curve, held_out, metric_curve, need_curve, place
+from fitdoctor.views.generalisation import Regress, regress, worsened
+from fitdoctor.views.steps import training_curve
 
 
 @rule(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitdoctor.curves import barely_moved, find_curve, held_out, metric_curve, need_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.generalisation import regress, worsened
 from fitdoctor.remedies import calibrate_outputs, regularise, use_best_checkpoint
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS, PROBE_ACCURACY, Signal
-from fitdoctor.steps import training_curve
+from fitdoctor.views.curves import barely_moved, find_curve, held_out, metric_curve, need_curve, place
+from fitdoctor.views.generalisation import regress, worsened
+from fitdoctor.views.steps import training_curve
 
 
 @rule(

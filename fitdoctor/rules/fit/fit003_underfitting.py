@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fitdoctor.curves import Curve, chance_accuracy, find_curve, held_out, need_curve
 from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
 from fitdoctor.remedies import (
     add_capacity,
@@ -19,7 +18,8 @@ from fitdoctor.remedies import (
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import ACCURACY, LOSS, PROBE_ACCURACY
-from fitdoctor.steps import step_quality, training_curve
+from fitdoctor.views.curves import Curve, chance_accuracy, find_curve, held_out, need_curve
+from fitdoctor.views.steps import step_quality, training_curve
 
 
 @rule(

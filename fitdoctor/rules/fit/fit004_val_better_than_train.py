@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import find_curve, held_out, need_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS, PROBE_LOSS, Signal
+from fitdoctor.views.curves import find_curve, held_out, need_curve, place
 
 
 @rule(

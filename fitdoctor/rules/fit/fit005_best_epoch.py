@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import held_out, need_curve, place, share_of_run
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import use_best_checkpoint
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS, Signal
+from fitdoctor.views.curves import held_out, need_curve, place, share_of_run
 
 
 @rule(

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import find_curve, held_out, jitter
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import evaluate_more
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, Run, Span
 from fitdoctor.signals import ACCURACY, Signal
+from fitdoctor.views.curves import find_curve, held_out, jitter
 
 _FEW = 8
 """Values that rule out most sizes before all values are looked at."""

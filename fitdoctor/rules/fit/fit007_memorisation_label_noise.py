@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.generalisation import regress
 from fitdoctor.remedies import check_labels, stop_early, use_best_checkpoint
 from fitdoctor.remedies.fit import find_mislabelled
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import PROBE_ACCURACY
-from fitdoctor.steps import accuracies
+from fitdoctor.views.curves import place
+from fitdoctor.views.generalisation import regress
+from fitdoctor.views.steps import accuracies
 
 
 @rule(

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import find_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import check_labels, lower_learning_rate
 from fitdoctor.remedies.fit import balance_classes
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import ACCURACY, LARGEST_PREDICTED_SHARE, PROBE_ACCURACY
-from fitdoctor.steps import left_over, training_curve
+from fitdoctor.views.curves import find_curve, place
+from fitdoctor.views.steps import left_over, training_curve
 
 
 @rule(

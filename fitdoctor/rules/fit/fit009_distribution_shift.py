@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import chance_loss, find_curve, held_out, need_curve
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.generalisation import regress, worsened
 from fitdoctor.remedies.fit import split_again
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS, PROBE_LOSS, Signal
+from fitdoctor.views.curves import chance_loss, find_curve, held_out, need_curve
+from fitdoctor.views.generalisation import regress, worsened
 
 
 @rule(

@@ -7,16 +7,16 @@ from itertools import pairwise
 
 import numpy as np
 
-from fitdoctor.curves import Curve, find_curve, place
-from fitdoctor.depth import FIRST, LATE, depth_profile, hidden_weights
 from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
-from fitdoctor.harm import find_standing
-from fitdoctor.norms import rise_before, total_gradient_norm
 from fitdoctor.remedies import check_initialisation, clip_gradients, lower_learning_rate, warm_up
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, IntArray, Run, Series, Span
 from fitdoctor.signals import ACTIVATION_GRAD_RMS, GRAD_NORM, LOSS, Signal
 from fitdoctor.stats import block_edges
+from fitdoctor.views.curves import Curve, find_curve, place
+from fitdoctor.views.depth import FIRST, LATE, depth_profile, hidden_weights
+from fitdoctor.views.harm import find_standing
+from fitdoctor.views.norms import rise_before, total_gradient_norm
 
 
 @rule(

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fitdoctor.curves import Curve, need_curve, place
-from fitdoctor.depth import FIRST, LATE, DepthProfile, depth_profile, hidden_weights, weights_in_order
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.harm import find_standing
-from fitdoctor.norms import adaptive_optimizer, total_gradient_norm
 from fitdoctor.remedies import check_initialisation, shorten_gradient_path
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, IntArray, Run, Series, Span
 from fitdoctor.signals import ACTIVATION_GRAD_RMS, GRAD_NORM, LOSS, UPDATE_RATIO, Signal
+from fitdoctor.views.curves import Curve, need_curve, place
+from fitdoctor.views.depth import FIRST, LATE, DepthProfile, depth_profile, hidden_weights, weights_in_order
+from fitdoctor.views.harm import find_standing
+from fitdoctor.views.norms import adaptive_optimizer, total_gradient_norm
 
 
 @rule(

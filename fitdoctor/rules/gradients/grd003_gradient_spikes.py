@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import find_curve, learning_rate, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.norms import total_gradient_norm
 from fitdoctor.remedies import clip_gradients, inspect_batches, warm_up
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import IntArray, Run, Series, Span
 from fitdoctor.signals import ADAM_SURPRISE, GRAD_NORM, LOSS, Signal
 from fitdoctor.stats import mad_sigma, noise_scale, spike_z
+from fitdoctor.views.curves import find_curve, learning_rate, place
+from fitdoctor.views.norms import total_gradient_norm
 
 
 @rule(

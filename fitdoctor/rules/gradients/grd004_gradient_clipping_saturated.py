@@ -8,14 +8,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from fitdoctor.curves import Curve, find_curve
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.norms import adaptive_optimizer
 from fitdoctor.remedies import lower_learning_rate, raise_clip_norm
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import GRAD_NORM, GRAD_NORM_CLIPPED, LOSS, Signal
 from fitdoctor.stats import block_edges
+from fitdoctor.views.curves import Curve, find_curve
+from fitdoctor.views.norms import adaptive_optimizer
 
 
 @rule(

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fitdoctor.curves import (
+from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
+from fitdoctor.remedies import decay_learning_rate, lower_learning_rate, search_learning_rate, warm_up
+from fitdoctor.rule import rule
+from fitdoctor.run import Run, Series, Span
+from fitdoctor.signals import ACCURACY, LOSS, PROBE_LOSS, UPDATE_RATIO
+from fitdoctor.stats import mad_sigma
+from fitdoctor.views.curves import (
     Curve,
     barely_moved,
     begins_at_start,
@@ -22,14 +28,8 @@ from fitdoctor.curves import (
     share_of_run,
     shared_jitter,
 )
-from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
-from fitdoctor.norms import adaptive_optimizer
-from fitdoctor.remedies import decay_learning_rate, lower_learning_rate, search_learning_rate, warm_up
-from fitdoctor.rule import rule
-from fitdoctor.run import Run, Series, Span
-from fitdoctor.signals import ACCURACY, LOSS, PROBE_LOSS, UPDATE_RATIO
-from fitdoctor.stats import mad_sigma
-from fitdoctor.steps import first_updates, progress, stable_edge, step_quality
+from fitdoctor.views.norms import adaptive_optimizer
+from fitdoctor.views.steps import first_updates, progress, stable_edge, step_quality
 
 EARLY_CAUSES = ("bad initialisation", "unnormalised inputs", "a bug in the loss")
 FIRST_UPDATE = 0.1

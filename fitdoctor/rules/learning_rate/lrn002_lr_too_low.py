@@ -6,14 +6,23 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import Curve, chance_loss, find_curve, held_out, learning_rate, need_curve, place, rate_clock
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import raise_learning_rate, search_learning_rate, stretch_schedule
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import ACCURACY, LOSS, PROBE_LOSS
 from fitdoctor.stats import noise_scale, trend
-from fitdoctor.steps import Quality, left_over, step_quality, training_curve
+from fitdoctor.views.curves import (
+    Curve,
+    chance_loss,
+    find_curve,
+    held_out,
+    learning_rate,
+    need_curve,
+    place,
+    rate_clock,
+)
+from fitdoctor.views.steps import Quality, left_over, step_quality, training_curve
 
 GAIN = 0.03
 """Gain of the last third, in time counted in learning rate, as a share of the range of the loss, below which longer

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitdoctor.curves import Curve, find_curve, held_out, need_curve, rate_left
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import raise_learning_rate, stretch_schedule
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS
-from fitdoctor.steps import step_quality, training_curve
+from fitdoctor.views.curves import Curve, find_curve, held_out, need_curve, rate_left
+from fitdoctor.views.steps import step_quality, training_curve
 
 
 @rule("LRN003", "undertrained", needs=[LOSS], explains=["underfitting"], since="0.1.0", state=True, live=False)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitdoctor.curves import find_curve, held_out, jitter, learning_rate, need_curve, rate_left, settled_after
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import average_weights, decay_learning_rate
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS, PROBE_LOSS
-from fitdoctor.steps import step_quality
+from fitdoctor.views.curves import find_curve, held_out, jitter, learning_rate, need_curve, rate_left, settled_after
+from fitdoctor.views.steps import step_quality
 
 
 @rule(

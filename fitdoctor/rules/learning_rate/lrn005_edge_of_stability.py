@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import learning_rate
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.norms import adaptive_optimizer
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import STEP_QUALITY
-from fitdoctor.steps import progress, step_quality, training_curve
+from fitdoctor.views.curves import learning_rate
+from fitdoctor.views.norms import adaptive_optimizer
+from fitdoctor.views.steps import progress, step_quality, training_curve
 
 
 @rule("LRN005", "edge-of-stability", needs=[STEP_QUALITY], explains=["loss-spikes"], since="0.1.0", state=True)

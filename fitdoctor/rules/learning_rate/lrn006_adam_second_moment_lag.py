@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import make_curve, need_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import inspect_batches, warm_up
 from fitdoctor.remedies.optimizer import clip_updates, shorten_second_moment
@@ -14,6 +13,7 @@ from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import ADAM_SURPRISE, LOSS, Signal
 from fitdoctor.stats import mad_sigma
+from fitdoctor.views.curves import make_curve, need_curve, place
 
 LEAST = 8
 """Fewest looks at the second moment before a surprise is one."""

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import learning_rate
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.norms import is_matrix
 from fitdoctor.remedies.optimizer import lower_epsilon
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import ADAM_TINY_FRACTION, UPDATE_NORM, Signal
-from fitdoctor.steps import left_over, step_quality, training_curve
+from fitdoctor.views.curves import learning_rate
+from fitdoctor.views.norms import is_matrix
+from fitdoctor.views.steps import left_over, step_quality, training_curve
 
 
 @rule(

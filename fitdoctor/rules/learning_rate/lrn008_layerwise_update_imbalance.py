@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.norms import is_matrix
 from fitdoctor.remedies import check_initialisation
 from fitdoctor.remedies.optimizer import balance_layers
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, Run, Span
 from fitdoctor.signals import UPDATE_RATIO, Signal
-from fitdoctor.steps import left_over, training_curve
+from fitdoctor.views.norms import is_matrix
+from fitdoctor.views.steps import left_over, training_curve
 
 LEAST = 10
 """Fewest records per layer."""

@@ -10,7 +10,7 @@ from fitdoctor.remedies.optimizer import larger_batch
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import NOISE_SCALE
-from fitdoctor.steps import noise_while_learning, power_of_two
+from fitdoctor.views.steps import noise_while_learning, power_of_two
 
 
 @rule(

@@ -9,7 +9,7 @@ from fitdoctor.remedies.optimizer import smaller_batch
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import NOISE_SCALE
-from fitdoctor.steps import noise_while_learning, power_of_two
+from fitdoctor.views.steps import noise_while_learning, power_of_two
 
 
 @rule("LRN010", "batch-too-large", needs=[NOISE_SCALE], explains=["undertrained"], since="0.1.0", state=True)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import begins_at_start, chance_loss, find_curve, held_out, learning_rate, need_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import warm_up
 from fitdoctor.remedies.optimizer import fine_tune_gently
@@ -14,7 +13,8 @@ from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS, UPDATE_RATIO
 from fitdoctor.stats import running_median
-from fitdoctor.steps import first_updates
+from fitdoctor.views.curves import begins_at_start, chance_loss, find_curve, held_out, learning_rate, need_curve, place
+from fitdoctor.views.steps import first_updates
 
 
 @rule(

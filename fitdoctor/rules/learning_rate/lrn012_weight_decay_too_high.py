@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import learning_rate
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.norms import adaptive_optimizer, is_matrix, total_gradient_norm
 from fitdoctor.remedies.optimizer import lower_weight_decay
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS, WEIGHT_DECAY, WEIGHT_NORM
-from fitdoctor.steps import left_over, progress, training_curve
+from fitdoctor.views.curves import learning_rate
+from fitdoctor.views.norms import adaptive_optimizer, is_matrix, total_gradient_norm
+from fitdoctor.views.steps import left_over, progress, training_curve
 
 
 @rule(

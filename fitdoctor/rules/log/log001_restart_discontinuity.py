@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import learning_rate, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.norms import total_gradient_norm
 from fitdoctor.remedies import restore_whole_state, write_one_log_per_run
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import LOSS
 from fitdoctor.stats import mad_sigma
+from fitdoctor.views.curves import learning_rate, place
+from fitdoctor.views.norms import total_gradient_norm
 
 
 @rule("LOG001", "restart-discontinuity", needs=[], explains=["loss-spikes", "gradient-spikes"], since="0.1.0")

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import Curve, need_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import lower_learning_rate, overfit_one_batch
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS
+from fitdoctor.views.curves import Curve, need_curve, place
 
 
 @rule(

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import Curve, make_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import clip_gradients, inspect_batches, lower_learning_rate, warm_up
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, Run, Series, Span
 from fitdoctor.signals import LOSS
 from fitdoctor.stats import noise_scale, spike_z
+from fitdoctor.views.curves import Curve, make_curve, place
 
 
 @rule(

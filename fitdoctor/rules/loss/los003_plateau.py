@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitdoctor.curves import need_curve, place, rate_left, settled_after
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import decay_learning_rate, overfit_one_batch
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS
+from fitdoctor.views.curves import need_curve, place, rate_left, settled_after
 
 
 @rule("LOS003", "plateau", needs=[LOSS], since="0.1.0", state=True, live=False)

@@ -7,17 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import (
-    Curve,
-    begins_at_start,
-    chance_accuracy,
-    chance_loss,
-    find_curve,
-    held_out,
-    metric_curve,
-    need_curve,
-    place,
-)
 from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
 from fitdoctor.remedies import (
     check_labels,
@@ -29,7 +18,18 @@ from fitdoctor.remedies import (
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import ACCURACY, LOSS, PROBE_ACCURACY
-from fitdoctor.steps import training_curve
+from fitdoctor.views.curves import (
+    Curve,
+    begins_at_start,
+    chance_accuracy,
+    chance_loss,
+    find_curve,
+    held_out,
+    metric_curve,
+    need_curve,
+    place,
+)
+from fitdoctor.views.steps import training_curve
 
 COULD_BE = (
     "lr-too-high",

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies.memory import drop_graphs, keep_less_on_host
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import GRAPHS_ALIVE, MEMORY
 from fitdoctor.stats import block_medians, trend
+from fitdoctor.views.curves import place
 
 MOST = 256
 """Graphs that are followed at most (`signals.GRAPHS_ALIVE`): there the count stays."""

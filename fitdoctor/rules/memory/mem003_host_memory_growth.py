@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies.memory import keep_less_on_host, share_worker_data
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import HOST_MEMORY, MEMORY
 from fitdoctor.stats import block_medians, trend
+from fitdoctor.views.curves import place
 
 
 @rule("MEM003", "host-memory-growth", needs=[(HOST_MEMORY, MEMORY)], explains=["out-of-memory"], since="0.1.0")

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fitdoctor.curves import place
 from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
-from fitdoctor.norms import rise_before, total_gradient_norm
 from fitdoctor.remedies import clip_gradients, find_first_nonfinite, inspect_batches, lower_learning_rate, warm_up
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import LOSS, Signal
+from fitdoctor.views.curves import place
+from fitdoctor.views.norms import rise_before, total_gradient_norm
 
 
 @rule(

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.norms import total_gradient_norm
 from fitdoctor.remedies import find_first_nonfinite, log_nonfinite_values, lower_learning_rate
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import LOSS
+from fitdoctor.views.curves import place
+from fitdoctor.views.norms import total_gradient_norm
 
 
 @rule(

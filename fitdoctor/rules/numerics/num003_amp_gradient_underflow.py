@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import find_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding
-from fitdoctor.harm import severity_by_harm
 from fitdoctor.remedies.setup import scale_gradients, use_bfloat16
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, Run, Series
 from fitdoctor.signals import ACTIVATION_GRAD_RMS, LOSS, LOSS_SCALE, LOSS_WEIGHT, Signal
+from fitdoctor.views.curves import find_curve, place
+from fitdoctor.views.harm import severity_by_harm
 
 SMALLEST = 2.0**-24
 """The smallest number above 0 of float16; half of it and less becomes 0."""

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.harm import harm
 from fitdoctor.remedies import find_first_nonfinite
 from fitdoctor.remedies.setup import use_bfloat16
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, Run, Series, Span
 from fitdoctor.signals import LOSS_SCALE, SKIPPED_STEPS
+from fitdoctor.views.curves import place
+from fitdoctor.views.harm import harm
 
 HALVINGS = 10
 """Halvings in a row without a success between: from PyTorch's first scale of 65,536 down to 64. A scaler that

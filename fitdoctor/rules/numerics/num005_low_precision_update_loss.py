@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.harm import harm
 from fitdoctor.remedies.setup import keep_master_weights
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run
 from fitdoctor.signals import UPDATE_LOST_FRACTION, UPDATE_NORM
+from fitdoctor.views.harm import harm
 
 
 @rule(

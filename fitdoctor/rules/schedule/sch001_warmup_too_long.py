@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import learning_rate, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.plans import whole_length
 from fitdoctor.remedies import shorten_warm_up
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
-from fitdoctor.schedules import recognise
 from fitdoctor.signals import LR, Signal
+from fitdoctor.views.curves import learning_rate, place
+from fitdoctor.views.plans import whole_length
+from fitdoctor.views.schedules import recognise
 
 
 @rule(

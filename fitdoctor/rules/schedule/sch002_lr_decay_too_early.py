@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import learning_rate, need_curve, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.plans import whole_length
 from fitdoctor.remedies import decay_learning_rate, stretch_schedule
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, Run, Series, Span
 from fitdoctor.signals import LOSS, LR, Signal
 from fitdoctor.stats import forecast, trend
+from fitdoctor.views.curves import learning_rate, need_curve, place
+from fitdoctor.views.plans import whole_length
 
 
 @rule(

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import find_curve, learning_rate, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.plans import planned_length, steps_per_epoch, whole_length
 from fitdoctor.remedies import step_scheduler_once
 from fitdoctor.remedies.setup import step_scheduler_after_optimizer, step_scheduler_at_all
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
-from fitdoctor.schedules import Schedule, recognise
 from fitdoctor.signals import LOSS, LR, Signal
+from fitdoctor.views.curves import find_curve, learning_rate, place
+from fitdoctor.views.plans import planned_length, steps_per_epoch, whole_length
+from fitdoctor.views.schedules import Schedule, recognise
 
 ENDING = ("cosine", "one-cycle", "linear", "polynomial")
 """Schedules that are built with the number of steps they take."""

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from fitdoctor.curves import begins_at_start, learning_rate, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.norms import total_gradient_norm
-from fitdoctor.plans import whole_length
 from fitdoctor.remedies import check_initialisation, clip_gradients, lower_learning_rate, warm_up
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import LOSS
 from fitdoctor.stats import mad_sigma, running_median
+from fitdoctor.views.curves import begins_at_start, learning_rate, place
+from fitdoctor.views.norms import total_gradient_norm
+from fitdoctor.views.plans import whole_length
 
 MOST_EARLY = 160
 """Most points by which the beginning is judged; longer ones are reduced to block medians, in linear time."""

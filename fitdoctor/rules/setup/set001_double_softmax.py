@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fitdoctor.curves import begins_at_start, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
-from fitdoctor.harm import severity_by_harm
 from fitdoctor.remedies import pass_raw_logits
 from fitdoctor.remedies.setup import pass_log_probabilities, remove_sigmoid
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, IntArray, Run, Series, Span
 from fitdoctor.signals import ACCURACY, LOG_PROBABILITY_ROWS, LOSS, PROBABILITY_ROWS, UNIT_INTERVAL_FRACTION, Signal
+from fitdoctor.views.curves import begins_at_start, place
+from fitdoctor.views.harm import severity_by_harm
 
 LEAST_SEEN = 3
 """Records of the loss's input: one batch may hold such rows by chance, if it is tiny."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from fitdoctor.curves import find_curve
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.harm import harm
 from fitdoctor.remedies import check_labels
 from fitdoctor.remedies.setup import match_loss_shapes
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run
 from fitdoctor.signals import LOSS, TARGET_STD
+from fitdoctor.views.curves import find_curve
+from fitdoctor.views.harm import harm
 
 BROADCASTING = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "PoissonNLLLoss", "KLDivLoss", "GaussianNLLLoss")
 """Losses of torch that compare entry by entry and broadcast shapes that differ; the others refuse them."""

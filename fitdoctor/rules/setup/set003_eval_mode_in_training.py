@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import place
 from fitdoctor.finding import Confidence, Evidence, Finding
-from fitdoctor.harm import severity_by_harm
 from fitdoctor.remedies.setup import switch_to_train_mode
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import TRAIN_MODE, Signal
+from fitdoctor.views.curves import place
+from fitdoctor.views.harm import severity_by_harm
 
 
 @rule(

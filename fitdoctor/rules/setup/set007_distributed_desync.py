@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies.setup import synchronise_ranks
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import RANK_DISAGREEMENT
+from fitdoctor.views.curves import place
 
 
 @rule(

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import find_curve, learning_rate, place
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import check_updates, overfit_one_batch, raise_learning_rate
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, Run, Series, Span
 from fitdoctor.signals import BACKWARD_CALLS, GRAD_NORM, LOSS, PARAMETERS_WITHOUT_GRAD, UPDATE_NORM
+from fitdoctor.views.curves import find_curve, learning_rate, place
 
 SPENT = 0.01
 """Share of the peak below which a learning rate may round every update away: the end of a schedule."""

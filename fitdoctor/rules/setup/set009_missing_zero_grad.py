@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitdoctor.curves import place
 from fitdoctor.finding import Confidence, Evidence, Finding
-from fitdoctor.harm import severity_by_harm
 from fitdoctor.remedies.setup import clear_gradients
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import GRAD_LEFTOVER, GRAD_NORM, ZERO_GRAD_CALLS
+from fitdoctor.views.curves import place
+from fitdoctor.views.harm import severity_by_harm
 
 
 @rule(

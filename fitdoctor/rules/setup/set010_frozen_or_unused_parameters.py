@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.harm import harm
 from fitdoctor.remedies.setup import connect_parameters
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series
 from fitdoctor.signals import ACTIVATION_RMS, GRAD_NORM, PARAMETERS_WITHOUT_GRAD, WEIGHT_NORM, Signal
+from fitdoctor.views.harm import harm
 
 
 @rule(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.harm import harm
 from fitdoctor.remedies.setup import own_parameters
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS, PARAMETERS_WITHOUT_GRAD
+from fitdoctor.views.harm import harm
 
 
 @rule(

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.harm import harm
-from fitdoctor.norms import adaptive_optimizer
 from fitdoctor.remedies.setup import clear_gradients_once, divide_accumulated_loss
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, IntArray, Run, Series
 from fitdoctor.signals import BACKWARD_CALLS, GRAD_NORM_CLIPPED, LOSS_WEIGHT, ZERO_GRAD_CALLS
+from fitdoctor.views.harm import harm
+from fitdoctor.views.norms import adaptive_optimizer
 
 TOLERANCE = 0.02
 """Relative; a loss weight is a float32 that was divided by the loss scale."""

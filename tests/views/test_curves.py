@@ -6,7 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from fitdoctor.curves import (
+from fitdoctor.rule import CannotJudge
+from fitdoctor.run import FloatArray, Run, Series
+from fitdoctor.signals import ACCURACY, ERROR, LOSS, LR, SCORE, Signal
+from fitdoctor.testing import make_run
+from fitdoctor.views.curves import (
     Curve,
     barely_moved,
     begins_at_start,
@@ -27,10 +31,6 @@ from fitdoctor.curves import (
     share_of_run,
     shared_jitter,
 )
-from fitdoctor.rule import CannotJudge
-from fitdoctor.run import FloatArray, Run, Series
-from fitdoctor.signals import ACCURACY, ERROR, LOSS, LR, SCORE, Signal
-from fitdoctor.testing import make_run
 from hypothesis import given
 from hypothesis import strategies as st
 

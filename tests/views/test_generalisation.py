@@ -9,11 +9,11 @@ import math
 
 import numpy as np
 import pytest
-from fitdoctor.curves import Curve, make_curve
-from fitdoctor.generalisation import MOST_WANDER, regress, worsened
 from fitdoctor.rules.fit.fit001_overfitting import overfitting
 from fitdoctor.run import FloatArray, Run, Series
 from fitdoctor.signals import LOSS, Signal
+from fitdoctor.views.curves import Curve, make_curve
+from fitdoctor.views.generalisation import MOST_WANDER, regress, worsened
 from hypothesis import given
 from hypothesis import strategies as st
 

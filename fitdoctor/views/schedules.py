@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitdoctor.run import FloatArray, Series, once_per_series
-from fitdoctor.shapes import EXACT, FIT_TOLERANCE, Fit, best_fit, rising_curve
 from fitdoctor.signals import LR, Signal
+from fitdoctor.views.shapes import EXACT, FIT_TOLERANCE, Fit, best_fit, rising_curve
 
 Kind = Literal[
     "constant", "step", "multi-step", "plateau", "exponential", "cosine", "one-cycle", "linear", "polynomial",

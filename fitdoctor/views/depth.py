@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fitdoctor.curves import begins_at_start
-from fitdoctor.norms import layers_by_depth
 from fitdoctor.run import FloatArray, Run, Series
 from fitdoctor.signals import Quantity
 from fitdoctor.stats import trend
+from fitdoctor.views.curves import begins_at_start
+from fitdoctor.views.norms import layers_by_depth
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fitdoctor.curves import Curve, begins_at_start, chance_loss, find_curve, make_curve, place
 from fitdoctor.finding import Evidence, Severity
 from fitdoctor.rule import CannotJudge
 from fitdoctor.run import Run
 from fitdoctor.signals import LOSS
+from fitdoctor.views.curves import Curve, begins_at_start, chance_loss, find_curve, make_curve, place
 
 BEGUN, ENOUGH = 50, 300
 """Steps before which an outcome says nothing, and after which a training that has learned nothing is no longer at

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fitdoctor.curves import need_curve
 from fitdoctor.signals import PROBE_LOSS
-from fitdoctor.steps import first_updates, left_over, noise_while_learning, stable_edge, step_quality, training_curve
 from fitdoctor.testing import make_run
+from fitdoctor.views.curves import need_curve
+from fitdoctor.views.steps import (
+    first_updates,
+    left_over,
+    noise_while_learning,
+    stable_edge,
+    step_quality,
+    training_curve,
+)
 
 
 def test_quality_counts_while_the_rate_is_high() -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fitdoctor.diagnose import diagnose
-from fitdoctor.objectives import moving_target
 from fitdoctor.run import Run
 from fitdoctor.testing import make_run
+from fitdoctor.views.objectives import moving_target
 
 
 def tagged(*tags: str) -> Run:

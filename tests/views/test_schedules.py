@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fitdoctor.run import Series
-from fitdoctor.schedules import Schedule, recognise
 from fitdoctor.signals import LR, Signal
+from fitdoctor.views.schedules import Schedule, recognise
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays

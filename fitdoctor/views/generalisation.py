@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fitdoctor.curves import LEAST, Curve
 from fitdoctor.signals import ACCURACY, TOP5_ACCURACY
 from fitdoctor.stats import mad_sigma, trend
+from fitdoctor.views.curves import LEAST, Curve
 
 MOST_WANDER = 2.5
 """Largest factor that correlated noise may put on a standard error: that of an AR(1) coefficient near 0.7. What

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fitdoctor.curves import LEAST, Curve, find_curve, learning_rate, make_curve
 from fitdoctor.rule import CannotJudge
 from fitdoctor.run import Run, Series
 from fitdoctor.signals import ACCURACY, LOSS, NOISE_SCALE, PROBE_ACCURACY, PROBE_LOSS, STEP_QUALITY, UPDATE_RATIO
+from fitdoctor.views.curves import LEAST, Curve, find_curve, learning_rate, make_curve
 
 SAMPLES = 10
 """Fewest probed steps that a typical step quality is read from: medians of fewer scatter too much."""

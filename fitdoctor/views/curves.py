@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fitdoctor.objectives import moving_target
 from fitdoctor.rule import CannotJudge
 from fitdoctor.run import FloatArray, IntArray, Run, Series, once_per_series
 from fitdoctor.signals import ACCURACY, ERROR, LOSS, LR, PERPLEXITY, SCORE, TOP5_ACCURACY, Quantity
 from fitdoctor.stats import Trend, block_edges, block_medians, forecast, mad_sigma, noise_scale, smooth, trend
+from fitdoctor.views.objectives import moving_target
 
 BLOCKS = 100
 """Most block medians in a curve; series of up to twice that many points are used as they are."""
