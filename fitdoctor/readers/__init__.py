@@ -6,7 +6,6 @@ survey (which files) -> RunSource (what is read together) -> RawRun -> assemble 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fitdoctor.errors import FitdoctorError, NoLogsFound, ReadError
+from fitdoctor.readers.grouping import apart, one_training, with_logs_inside
+from fitdoctor.readers.naming import name_of, named, named_above, nothing_found, unique
 
 if TYPE_CHECKING:
     from fitdoctor.readers.raw import RawRun
@@ -25,19 +26,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of sources done, their total, and the name of the one that comes next."""
-
-_PLAIN_STEMS = re.compile(
-    r"metrics?|results?|scalars?|summary|progress|history|logs?|training(_log)?|train(_log)?|trainer_state|output|out|"
-    r"stdout|stderr|nohup|measurements|mlflow|events|data|run|trackio",
-    re.IGNORECASE,
-)
-"""File names that say nothing: the run is named after the folder."""
-_TOGETHER = 8
-"""More logs than this in one folder are not several views of one training."""
-_INSIDE = ("runs", "logs", "log", "tensorboard", "tb", "tb_logs", "tf_logs", "vis_data", "csv_logs", "summaries")
-"""Folders in which a framework keeps another log of the run whose folder they lie in."""
-_OF_THE_MONITOR = "fitdoctor"
-"""The folder that `fitdoctor.attach` makes in a run's folder; as `fitdoctor.live.sinks.FOLDER`, which needs torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +102,7 @@ class RunSource:
         runs = [assemble(raw, self.overrides) for raw in self.raw_runs(through)]
         if len(runs) > 1 and len(self.parts) > 1:
             runs = without_twins(runs)
-        return _named(runs, self)
+        return named(runs, self)
 
     def raw_runs(self, through: EventFiles | None = None) -> list[RawRun]:
         """What the readers find, sub-runs merged into their runs."""
@@ -236,7 +224,7 @@ def find_runs(path: str | Path, *, tags: Mapping[str, str] | None = None, links:
     root = Path(path)
     seen = survey(root, links=links)
     if not seen.found:
-        raise NoLogsFound(_nothing_found(root, seen))
+        raise NoLogsFound(nothing_found(root, seen))
     return _sources(root, seen, overrides)
 
 
@@ -250,18 +238,18 @@ def _sources(root: Path, seen: Survey, overrides: Overrides) -> list[RunSource]:
     groups: dict[Path, list[Found]] = {}
     for f in found:
         groups.setdefault(subruns.get(f.home, f.home) if f.module == "tensorboard" else f.place, []).append(f)
-    groups = _with_logs_inside(groups, subruns)
+    groups = with_logs_inside(groups, subruns)
     sources: list[RunSource] = []
     for place, parts in groups.items():
-        together = [parts] if _one_training(parts, subruns) else _apart(parts, subruns)
+        together = [parts] if one_training(parts, subruns) else apart(parts, subruns)
         for several in together:
             first = several[0]
             single_file = len(several) == 1 and first.home != place
-            name = _name_of(root, first.home if single_file else place, place, alone=len(together) == 1)
+            name = name_of(root, first.home if single_file else place, place, alone=len(together) == 1)
             formats = ", ".join(dict.fromkeys(reader(p.module).SOURCE for p in several))
             own = {p.home: subruns[p.home] for p in several if p.home in subruns}
             elsewhere = {
-                str(path): _name_of(root, p.home, p.place, alone=True)
+                str(path): name_of(root, p.home, p.place, alone=True)
                 for p in several
                 if p.place != place and p.home not in own
                 for path in (p.home, *p.files)
@@ -269,133 +257,13 @@ def _sources(root: Path, seen: Survey, overrides: Overrides) -> list[RunSource]:
             path = first.home if single_file else place
             sources.append(RunSource(name, path, formats, tuple(several), own, overrides, elsewhere))
     for path, why in seen.unreadable:
-        name = _name_of(root, path, path, alone=True)
+        name = name_of(root, path, path, alone=True)
         sources.append(RunSource(name, path, "unreadable", (), {}, overrides, failure=f"{path}: not read: {why}"))
-    sources = _named_above(root, sources)
+    sources = named_above(root, sources)
     sources.sort(key=lambda s: natural(s.name))
     used: set[str] = set()
     names = [unique(s.name, used) for s in sources]
     return [s if s.name == name else replace(s, name=name) for s, name in zip(sources, names, strict=True)]
-
-
-def _one_training(parts: Sequence[Found], subruns: Mapping[Path, Path]) -> bool:
-    """Whether logs of one folder may be views of one training: of different readers, and few.
-
-    Logs in folders inside it (`_INSIDE`) may be of one reader; the first part lies in the folder itself.
-    """
-    if len(parts) == 1:
-        return True
-    mains = [p for p in parts if p.home not in subruns or p.module != "tensorboard"]
-    here = [p for p in mains if p.place == mains[0].place]
-    return len({p.module for p in here}) == len(here) and len(mains) <= _TOGETHER
-
-
-def _apart(parts: Sequence[Found], subruns: Mapping[Path, Path]) -> list[list[Found]]:
-    """Logs of one folder, each a source of its own; event files stay with their sub-runs."""
-    events = [p for p in parts if p.module == "tensorboard"]
-    rest = [[p] for p in parts if p.module != "tensorboard"]
-    return [events, *rest] if events else rest
-
-
-def _with_logs_inside(groups: dict[Path, list[Found]], subruns: Mapping[Path, Path]) -> dict[Path, list[Found]]:
-    """Add to a run's folder what a framework logged in a folder inside it (``OUT/runs/<date>``)."""
-    inside: dict[Path, list[Path]] = {}
-    for place in groups:
-        for folder in (place, place.parent):
-            if folder.name in _INSIDE and (above := folder.parent) in groups and above != place:
-                inside.setdefault(above, []).append(place)
-                break
-    out = dict(groups)
-    for above, places in inside.items():
-        parts = [p for place in (above, *places) for p in out.get(place, [])]
-        if above in out and len(places) <= _TOGETHER and _one_training(groups[above], subruns):
-            for place in places:
-                out.pop(place, None)
-            out[above] = parts
-    return out
-
-
-def _name_of(root: Path, home: Path, place: Path, alone: bool) -> str:
-    """Name of a run below the root: its folder, and its file where the folder does not tell."""
-    if home == root and home != place:
-        return home.stem or home.name
-    top, here = os.path.join(root, ""), os.fspath(place)  # pathlib's own way of this is felt with thousands of runs
-    if here.startswith(top):
-        folder = here[len(top) :].replace(os.sep, "/")
-    else:
-        folder = place.relative_to(root).as_posix() if place.is_relative_to(root) else place.resolve().name or "run"
-    stem = home.stem if home != place else ""
-    if stem and not (alone and (_PLAIN_STEMS.fullmatch(stem) or home.suffix == ".wandb")):
-        return stem if folder == "." else f"{folder}/{stem}"
-    return folder if folder != "." else (place.resolve().name or "run")
-
-
-def _named_above(root: Path, sources: list[RunSource]) -> list[RunSource]:
-    """The sources, logs of the monitor called after the folder above theirs unless another run has that name.
-
-    A lone log at the top of the root is called after the folder that the root is; beside others it keeps its name.
-    """
-    short: dict[int, str] = {}
-    for i, source in enumerate(sources):
-        if source.path.name != _OF_THE_MONITOR or not source.single or source.failure:
-            continue
-        above = source.path.parent
-        if above != root and root in above.parents:
-            short[i] = above.relative_to(root).as_posix()
-        elif len(sources) == 1:
-            short[i] = above.resolve().name or source.name
-    taken = {s.name for i, s in enumerate(sources) if i not in short}
-    return [replace(s, name=short[i]) if short.get(i, s.name) not in taken else s for i, s in enumerate(sources)]
-
-
-def _named(runs: list[Run], source: RunSource) -> list[Run]:
-    """The runs of one source with names that are unique among them."""
-    if len(runs) == 1:
-        return [replace(runs[0], name=source.name)]
-    used: set[str] = set()
-    last = source.name.rpartition("/")[2]
-    out = []
-    for run in runs:
-        own = run.name.removeprefix(last).lstrip("/") or run.source
-        name = source.names.get(run.path) or f"{source.name}/{own}"
-        out.append(replace(run, name=unique(name, used)))
-    return out
-
-
-def unique(name: str, used: set[str]) -> str:
-    """The name, with a number where it is taken."""
-    candidate, n = name, 1
-    while candidate in used:
-        n += 1
-        candidate = f"{name} ({n})"
-    used.add(candidate)
-    return candidate
-
-
-def _nothing_found(root: Path, seen: Survey) -> str:
-    looked = (
-        "TensorBoard event files, CSV, JSON and JSON-lines logs, HF trainer_state.json, Keras histories, W&B, MLflow, "
-        "DVCLive, ClearML and Trackio stores, text logs"
-    )
-    if root.is_file():
-        return f"{root}: not a training log that fitdoctor reads; it knows {looked}"
-    if not seen.files:
-        return f"{root}: the folder is empty; expected {looked}"
-    common = sorted(seen.suffixes.items(), key=lambda item: -item[1])[:3]
-    kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in common)
-    among = f"{_count(seen.files, 'file')} in {_count(seen.folders, 'folder')} ({kinds})"
-    text = f"{root}: no training log among {among}; looked for {looked}"
-    if seen.refused:
-        nearest = ", ".join(str(path.relative_to(root)) for path in seen.refused)
-        text += f"; nearest are {nearest}, which hold no table of a loss or metric over steps or epochs"
-    if seen.unreadable:
-        path, why = seen.unreadable[0]
-        text += f"; {len(seen.unreadable)} could not be opened, first {path}: {why}"
-    return text
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 # --- what became of the tags -------------------------------------------------------------------------------
@@ -427,7 +295,7 @@ def describe(source: RunSource) -> list[TagUse]:
     from fitdoctor.readers.assemble import assemble_in_full
 
     told = [assemble_in_full(raw, source.overrides) for raw in source.raw_runs()]
-    names = [run.name for run in _named([t.run for t in told], source)]
+    names = [run.name for run in named([t.run for t in told], source)]
     out: list[TagUse] = []
     for name, one in zip(names, told, strict=True):
         out += [TagUse(name, s.tag, s.signal, s.per, len(s)) for s in one.run.series]
