@@ -71,12 +71,15 @@ Operation = Literal["set", "multiply", "add", "enable", "disable"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A remedy that a program can apply.
+    """A remedy that a program can apply: the state that is wanted of one knob.
+
+    `fitdoctor.knobs` defines every knob that the remedies of fitdoctor turn, with the operations and values that it
+    takes and what they mean; docs/changes.md lists them.
 
     Attributes:
-        knob: what to turn: ``learning_rate``, ``warmup_steps``, ``clip_norm``, ``epochs`` ...
-        op: "set", "multiply", "add", "enable" or "disable".
-        value: the new value, factor or summand; None for enable and disable.
+        knob: what to turn, a key of `fitdoctor.knobs.KNOBS`: ``learning_rate``, ``zero_grad``, ``loss_input`` ...
+        op: "set", "multiply" what the run had, or "enable" and "disable" for a switch.
+        value: the new value or factor; None for enable and disable.
     """
 
     knob: str

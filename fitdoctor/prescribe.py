@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from fitdoctor.finding import Change, Finding, Remedy, RemedyKind
+from fitdoctor.knobs import KNOBS
 from fitdoctor.remedies import (
     clip_gradients,
     decay_learning_rate,
@@ -35,24 +36,6 @@ ORDER: tuple[RemedyKind, ...] = (
 """Kinds of remedies in the order of evidence: bug fixes before data, data before normalisation and initialisation,
 these before the learning rate, then clipping, regularisation, capacity (Karpathy 2019; Godbole et al. 2023, Deep
 Learning Tuning Playbook). What costs nothing goes first, stopping early last: it gives up the rest of the budget."""
-
-KIND_OF_KNOB: dict[str, RemedyKind] = {
-    "checkpoint": "free",
-    "n_val": "data", "n_train": "data", "augmentation": "data", "class_weights": "data", "pretrained": "data",
-    "input_normalisation": "data", "drop_last": "data",
-    "gradient_accumulation_steps": "memory", "precision": "memory",
-    "last_layer_gain": "initialisation",
-    "initialisation": "initialisation", "output_gain": "initialisation", "normalisation": "initialisation",
-    "learning_rate": "learning rate", "warmup_steps": "learning rate", "schedule": "learning rate",
-    "schedule_length": "learning rate", "epochs": "learning rate", "batch_size": "learning rate",
-    "weight_averaging": "learning rate", "beta2": "learning rate", "eps": "learning rate",
-    "clip_norm": "clipping", "update_clipping": "clipping",
-    "weight_decay": "regularisation", "dropout": "regularisation", "label_smoothing": "regularisation",
-    "z_loss": "regularisation", "l1": "regularisation",
-    "width": "capacity", "depth": "capacity",
-    "early_stopping_patience": "stopping",
-}  # fmt: skip
-"""The kind of a remedy that does not say it, by the knob it turns; without a knob it is a bug fix."""
 
 SYMPTOMS = frozenset({"loss", "fit", "numerics"})
 """Families whose rules see what went wrong, not why: their remedies follow the evidence alone. The other rules have
@@ -113,7 +96,7 @@ def kind_of(remedy: Remedy) -> RemedyKind:
     """What a remedy changes, by its own word or by the knob it turns."""
     if remedy.kind:
         return remedy.kind
-    return "bug" if remedy.change is None else KIND_OF_KNOB.get(remedy.change.knob, "bug")
+    return "bug" if remedy.change is None or remedy.change.knob not in KNOBS else KNOBS[remedy.change.knob].kind
 
 
 def _checkable(remedy: Remedy) -> Remedy:

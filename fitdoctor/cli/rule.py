@@ -26,10 +26,10 @@ class RuleName(click.ParamType[Any]):
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["terminal", "json", "markdown", "causes"]),
+    type=click.Choice(["terminal", "json", "markdown", "causes", "changes"]),
     default="terminal",
     show_default=True,
-    help="What to write; causes is the page that draws which rule accounts for which.",
+    help="What to write; causes draws which rule accounts for which, changes lists what a remedy may change.",
 )
 def rule(name: str | None, format_: str) -> None:
     """List the rules, or show the manual page of the one with that CODE or NAME."""
@@ -43,6 +43,10 @@ def rule(name: str | None, format_: str) -> None:
         from fitdoctor import causes
 
         click.echo(causes.page(catalogue.rules()), nl=False)
+    elif format_ == "changes":
+        from fitdoctor import knobs
+
+        click.echo(knobs.page(), nl=False)
     elif format_ == "markdown":
         click.echo(manual.as_markdown(rules), nl=False)
     else:

@@ -18,6 +18,7 @@ from fitdoctor.compare.comparison import (
     Trial,
 )
 from fitdoctor.finding import Change, Remedy, Severity
+from fitdoctor.knobs import KNOBS
 from fitdoctor.report import Report
 from fitdoctor.run import Fact, Run
 from fitdoctor.signals import GRAD_NORM, LOSS
@@ -28,15 +29,6 @@ CLOSE = 3.0
 """A number within a factor of three of the advised one is "as advised": remedies say "about"."""
 
 NOTHING_NEW = "no new warning or error"
-
-FACTS_OF = {
-    "epochs": ("planned_epochs", "planned_steps", "length"),
-    "warmup_steps": ("warmup_steps", "warmup_fraction", "warmup_epochs"),
-    "schedule_length": ("planned_steps", "schedule"),
-    "final_softmax": ("final_softmax", "loss_input"),
-    "micro_batch_size": ("batch_size",),
-}
-"""Under which facts the knob of a `Change` shows, where it is not the fact of that name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +74,8 @@ def find_trials(reports: Sequence[Report], facts: Sequence[FactChange], trace: T
 def _trial(rule: str, remedy: Remedy, changed: Mapping[str, FactChange], trace: Trace) -> Trial | None:
     change = remedy.change
     assert change is not None  # the caller looked
-    fact = next((changed[k] for k in FACTS_OF.get(change.knob, (change.knob,)) if k in changed), None)
+    shows_as = (KNOBS[change.knob].facts if change.knob in KNOBS else ()) or (change.knob,)
+    fact = next((changed[k] for k in shows_as if k in changed), None)
     applied = None if fact is None else how_applied(change, fact)
     if fact is None or applied is None:
         return None
@@ -246,7 +239,7 @@ PROMISES: dict[tuple[str, str], tuple[Promise, ...]] = {
     ("epochs", ""): (_LOWER,),
     ("clip_norm", ""): (("p99 of grad_norm stays below ten times its median", _norms_are_even),),
     ("initialisation", ""): (_LOWER,),
-    ("final_softmax", ""): (("training loss falls below its old floor", _goes_below),),
+    ("loss_input", ""): (("training loss falls below its old floor", _goes_below),),
     ("weight_decay", ""): (_HELD,),
     ("dropout", ""): (_HELD,),
     ("augmentation", ""): (_HELD,),

@@ -3,6 +3,7 @@ against and puts the rest in the order of evidence, by the `kind` of each.
 
 Every remedy says how to see that it worked, by a command where one shows it. Lines for PyTorch run as they stand in
 a loop with `model`, `optimizer`, `criterion`, `loader`, `x`, `y` and `scheduler` (tests/test_remedies.py runs them).
+What a program can apply is a `Change` in the vocabulary of `fitdoctor.knobs`.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ def normalise_layers() -> Remedy:
     return Remedy(
         title="put a normalisation between the layers, and a skip connection around each block",
         why="each layer then starts from unit scale, whatever the weights before it do",
+        change=Change("normalisation", "set", "layer"),
         code={
             "pytorch": (
                 "class Block(nn.Module):\n"
@@ -57,6 +58,7 @@ def normalise_inputs() -> Remedy:
     return Remedy(
         title="standardise the inputs with mean and standard deviation of the training set",
         why="the first layer's units are driven into their flat parts by inputs far from unit scale",
+        change=Change("input_normalisation", "enable"),
         code={
             "pytorch": (
                 "mean, std = x_train.mean(0), x_train.std(0)\n"
@@ -78,6 +80,7 @@ def keep_units_alive(*, late: bool = False) -> Remedy:
         title="use an activation that is never flat: LeakyReLU, GELU or SiLU",
         why="a unit that is zero on every input has no gradient"
         + ("; it stays dead, so train from a checkpoint before" if late else "; nothing that follows can wake it"),
+        change=Change("activation", "set", "leaky_relu"),
         code={"pytorch": "nn.LeakyReLU(0.01)      # or nn.GELU(), nn.SiLU(), in place of nn.ReLU()"},
         unless="the net is sparse on purpose and learns well",
         confirm="activation_dead_fraction stays below a quarter in every layer",
@@ -90,6 +93,7 @@ def avoid_saturation() -> Remedy:
     return Remedy(
         title="use ReLU or GELU in hidden layers, keep sigmoid and tanh for gates and outputs",
         why="in their flat parts sigmoid and tanh pass on less than 5 % of the gradient",
+        change=Change("activation", "set", "gelu"),
         code={"pytorch": "nn.GELU()               # in place of nn.Sigmoid() or nn.Tanh() between layers"},
         unless="the bounds are wanted: then normalise before the activation, or initialise with a smaller gain",
         confirm="activation_saturated_fraction stays below a quarter",
@@ -120,6 +124,7 @@ def add_nonlinearity() -> Remedy:
     return Remedy(
         title="put an activation between the two layers, or make them one",
         why="two linear maps in a row are one linear map: more parameters, but not one more function",
+        change=Change("activation", "set", "relu"),
         code={"pytorch": "x = self.second(torch.relu(self.first(x)))"},
         unless="it is meant: a low-rank factor, a separable convolution, a linear model",
         confirm="the training loss falls below that of the best linear model",

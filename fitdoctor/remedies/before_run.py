@@ -26,6 +26,7 @@ def match_shapes() -> Remedy:
     return Remedy(
         title="give the model's output the shape of the target",
         why="broadcasting compares every output with every target; the model then learns their mean",
+        change=Change("loss_shapes", "set", "equal"),
         code={"pytorch": "loss = criterion(model(x).squeeze(-1), y)      # both [n]"},
         confirm="output and target have equal shapes; the loss falls below the variance of the target",
     )
@@ -36,6 +37,7 @@ def raw_scores() -> Remedy:
     return Remedy(
         title="leave out the last activation: this loss applies its own, or takes log-probabilities",
         why="a squashed score squashed again cannot become sure, and its gradient fades",
+        change=Change("loss_input", "set", "logits"),
         code={
             "pytorch": (
                 "criterion = nn.CrossEntropyLoss()        # takes raw scores; nn.NLLLoss takes log_softmax\n"
@@ -51,6 +53,7 @@ def fit_output_to_targets() -> Remedy:
     return Remedy(
         title="let the last layer reach every target: no activation at the end, or targets scaled into its range",
         why="targets outside the range of the last activation can never be met",
+        change=Change("output_activation", "set", "none"),
         code={"pytorch": "y = (y - y_train.mean()) / y_train.std()      # and no activation after the last layer"},
         confirm="the loss of one batch can be driven to near zero",
     )
@@ -73,7 +76,7 @@ def calm_last_layer() -> Remedy:
     return Remedy(
         title="start with small outputs: shrink the last layer, and set its bias to the log of the class shares",
         why="an untrained model should be unsure; unlearning large scores wastes the first epochs (Karpathy 2019)",
-        change=Change("last_layer_gain", "multiply", 0.1),
+        change=Change("output_gain", "multiply", 0.1),
         code={
             "pytorch": (
                 "with torch.no_grad():\n"
@@ -91,6 +94,7 @@ def own_all_parameters() -> Remedy:
     return Remedy(
         title="make the optimizer last, over the parameters of the model that is trained",
         why="layers added, replaced or copied after the optimizer was made are not in it and stay as they are",
+        change=Change("optimizer_parameters", "set", "trainable"),
         code={
             "pytorch": (
                 "model = build().to(device)                 # complete, on its device, wrapped\n"
@@ -99,6 +103,7 @@ def own_all_parameters() -> Remedy:
         },
         unless="these parts are meant to stay: then say so with requires_grad_(False)",
         confirm="one step changes every trainable tensor",
+        kind="bug",
     )
 
 
@@ -107,6 +112,7 @@ def use_or_freeze() -> Remedy:
     return Remedy(
         title="use these parameters in the forward pass, or remove or freeze them",
         why="they get no gradient: either the forward pass forgets them, or they are dead weight",
+        change=Change("loss_graph", "set", "whole"),
         code={"pytorch": "print([n for n, p in model.named_parameters() if p.grad is None])    # after backward()"},
         unless="they belong to a branch that other batches take",
         confirm="every trainable tensor has a gradient after backward()",
@@ -152,6 +158,7 @@ def clean_data() -> Remedy:
     return Remedy(
         title="find the examples with nan or inf, and impute or remove them",
         why="one of them makes the loss, then every weight, nan",
+        change=Change("nonfinite_examples", "disable"),
         code={"pytorch": "bad = [i for i, (x, y) in enumerate(dataset) if not torch.isfinite(x).all()]"},
         confirm="no example holds a nan or inf",
     )
@@ -172,6 +179,7 @@ def weigh_classes() -> Remedy:
     return Remedy(
         title="report recall per class or balanced accuracy, and weigh rare classes if they matter",
         why="accuracy hides rare classes: the share of the largest class is reached without learning",
+        change=Change("class_weights", "enable"),
         code={"pytorch": "criterion = nn.CrossEntropyLoss(weight=class_counts.sum() / class_counts)"},
         unless="rare errors cost no more than frequent ones",
         confirm="recall of the rarest classes rises",
@@ -195,6 +203,7 @@ def seed_workers() -> Remedy:
     return Remedy(
         title="draw random numbers in the dataset from torch, or seed its generator in worker_init_fn",
         why="workers are copies: a generator held by the dataset gives each of them the same numbers, in every epoch",
+        change=Change("worker_seeds", "enable"),
         code={
             "pytorch": (
                 "def seed_worker(worker_id):\n"
@@ -212,6 +221,7 @@ def split_by_group() -> Remedy:
     return Remedy(
         title="split by group (patient, user, document, source), or by time, before anything else",
         why="examples of one group resemble each other: validation then measures memory",
+        change=Change("split", "set", "group"),
         code={
             "pytorch": (
                 "from sklearn.model_selection import GroupShuffleSplit\n"
@@ -227,6 +237,7 @@ def remove_duplicates() -> Remedy:
     return Remedy(
         title="take the examples that train and validation share out of the validation split",
         why="the model has seen them: they measure memory, and flatter the result",
+        change=Change("shared_examples", "disable"),
         code={
             "pytorch": (
                 "seen = {x.numpy().tobytes() for x, y in train_set}\n"
@@ -242,6 +253,7 @@ def same_preprocessing() -> Remedy:
     return Remedy(
         title="prepare both splits with the same code and the statistics of the training split, then compare again",
         why="different normalisation, resizing or sources make a gap that no regularisation closes",
+        change=Change("preprocessing", "set", "same"),
         code={
             "pytorch": "for loader in (train_loader, val_loader): x, _ = next(iter(loader)); print(x.mean(), x.std())"
         },

@@ -82,7 +82,7 @@ def pass_raw_logits() -> Remedy:
     return Remedy(
         title="remove the softmax at the end of the model: CrossEntropyLoss takes raw logits",
         why="it applies log-softmax itself; fed with probabilities it cannot tell 0.9 from certain, and gradients fade",
-        change=Change("final_softmax", "disable"),
+        change=Change("loss_input", "set", "logits"),
         code={
             "pytorch": "loss = nn.CrossEntropyLoss()(self.head(x), y)       # softmax only for display",
             "lightning": "loss = F.cross_entropy(self.head(x), y)",

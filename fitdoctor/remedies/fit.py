@@ -47,8 +47,9 @@ def stop_early(patience: int | None = None) -> Remedy:
 def more_data() -> Remedy:
     """Get more training data."""
     return Remedy(
-        title="train on more data: label more, or use a related set",
+        title="train on more data, twice as much if it can be had: label more, or use a related set",
         why="the model fits what does not generalise because the examples leave it free to",
+        change=Change("n_train", "multiply", 2),
         unless="training accuracy is low as well: then it is underfitting",
         confirm="`fitdoctor compare BEFORE AFTER` shows that the validation loss keeps falling past the old best epoch",
         kind="data",
@@ -239,6 +240,7 @@ def split_again() -> Remedy:
     return Remedy(
         title="compare how both sets are prepared; then pool, shuffle and split them again",
         why="a gap that is there from the start is a difference of the data or of their preparation",
+        change=Change("split", "set", "random"),
         code={
             "pytorch": (
                 "for name, (x, y) in {'train': next(iter(train)), 'val': next(iter(val))}.items():\n"

@@ -242,7 +242,7 @@ def step_scheduler_once(total: int | None = None, unit: str = "step") -> Remedy:
     return Remedy(
         title=f"match the scheduler's length to its calls: {n} {unit}s, stepped once per {unit}",
         why="a scheduler counts its own calls; with T_max in epochs and a call per batch it runs many times too fast",
-        change=Change("schedule_length", "set", total) if total else None,
+        change=Change("schedule_length", "set", total) if total else Change("scheduler_interval", "set", unit),
         code={
             "pytorch": (
                 "total_steps = epochs * len(loader)\n"

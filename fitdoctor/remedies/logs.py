@@ -62,6 +62,7 @@ def restore_whole_state() -> Remedy:
     return Remedy(
         title="when resuming, restore optimizer, scheduler, loss scaler and data order with the weights",
         why="an optimizer that starts with empty moments takes full-size steps in unknown directions",
+        change=Change("resume_state", "set", "whole"),
         code={
             "pytorch": (
                 "torch.save({'model': model.state_dict(), 'opt': optimizer.state_dict(),\n"

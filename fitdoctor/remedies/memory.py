@@ -13,6 +13,7 @@ def drop_graphs() -> Remedy:
     return Remedy(
         title="keep loss.item(), not the loss itself, and do not add tensors with a graph to totals",
         why="a loss that is kept, or summed as a tensor, keeps the autograd graph of its step alive",
+        change=Change("retained_loss", "set", "number"),
         code={
             "pytorch": "total += loss.item()              # not: total += loss\nlosses.append(loss.detach())",
             "lightning": 'self.log("train_loss", loss)     # detaches by itself',
@@ -28,6 +29,7 @@ def evaluate_without_graph() -> Remedy:
     return Remedy(
         title="evaluate under torch.no_grad() or torch.inference_mode()",
         why="with gradients on, every forward pass builds a graph that nobody uses: memory, and a third of the time",
+        change=Change("eval_no_grad", "enable"),
         code={
             "pytorch": (
                 "model.eval()\n"
@@ -83,7 +85,7 @@ def smaller_batch_accumulated(batch_size: int | None = None) -> Remedy:
     return Remedy(
         title=title,
         why="activations take most of the memory and grow with the batch; accumulation keeps its effective size",
-        change=Change("batch_size", "set", half) if half else Change("batch_size", "multiply", 0.5),
+        change=Change("micro_batch_size", "set", half) if half else Change("micro_batch_size", "multiply", 0.5),
         code={
             "pytorch": (
                 "(criterion(model(x), y) / 2).backward()\n"
@@ -115,6 +117,7 @@ def checkpoint_activations() -> Remedy:
     return Remedy(
         title="checkpoint activations: keep those of each block's input and recompute the rest",
         why="memory falls to about the square root of the depth, for a third more computation",
+        change=Change("activation_checkpointing", "enable"),
         code={
             "pytorch": (
                 "from torch.utils.checkpoint import checkpoint\n"
@@ -133,6 +136,7 @@ def load_on_host() -> Remedy:
     return Remedy(
         title="load the checkpoint to the host, then into the model",
         why="torch.load puts tensors back on the device they were saved from, beside those of the model",
+        change=Change("checkpoint_device", "set", "cpu"),
         code={
             "pytorch": (
                 'state = torch.load("checkpoint.pt", map_location="cpu")\n'
@@ -150,6 +154,7 @@ def lighter_optimizer() -> Remedy:
     return Remedy(
         title="shard the optimizer's state over the devices, or use one that keeps less",
         why="Adam keeps two numbers per parameter, made at its first step: twice the memory of the weights",
+        change=Change("optimizer_sharding", "enable"),
         code={"pytorch": "from torch.distributed.fsdp import fully_shard\nfully_shard(model)"},
         unless="one device is all there is: then Adafactor or an 8-bit Adam keeps less",
         confirm="the first optimizer step passes",
@@ -162,6 +167,7 @@ def expandable_segments() -> Remedy:
     return Remedy(
         title="set PYTORCH_ALLOC_CONF=expandable_segments:True",
         why="much of the memory is reserved in pieces too small for the request; segments that grow do not fragment",
+        change=Change("expandable_segments", "enable"),
         code={"pytorch": 'os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"     # before importing torch'},
         confirm="reserved and allocated memory lie close together at the step that failed",
         kind="memory",

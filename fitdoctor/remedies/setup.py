@@ -12,6 +12,7 @@ def clear_gradients() -> Remedy:
     return Remedy(
         title="call optimizer.zero_grad() once per step, before backward",
         why="backward adds to what is in .grad; without clearing, each step follows the sum of all batches so far",
+        change=Change("zero_grad", "enable"),
         code={
             "pytorch": (
                 "optimizer.zero_grad(set_to_none=True)\n"
@@ -32,6 +33,7 @@ def clear_gradients_once(count: int | None = None) -> Remedy:
     return Remedy(
         title="clear gradients once per optimizer step, not before every accumulated batch",
         why="a zero_grad between the batches throws away what the earlier ones contributed",
+        change=Change("zero_grad", "enable"),
         code={
             "pytorch": (
                 f"(criterion(model(x), y) / {n}).backward()\n"
@@ -53,6 +55,7 @@ def divide_accumulated_loss(count: int | None = None) -> Remedy:
     return Remedy(
         title=f"divide the loss by the number of accumulated batches{f', {count}' if count else ''}",
         why="the sum makes gradient, clipping and weight decay depend on how a batch is cut into pieces",
+        change=Change("accumulated_loss", "set", "mean"),
         code={
             "pytorch": f"loss = criterion(model(x), y) / {n}\nloss.backward()",
             "lightning": f"Trainer(accumulate_grad_batches={n})     # divides by itself",
@@ -70,6 +73,7 @@ def connect_parameters(names: Sequence[str] = ()) -> Remedy:
     return Remedy(
         title="connect these parameters to the loss, or freeze them and leave them out of the optimizer",
         why="a parameter without gradient keeps its first value; detach, no_grad, .item() and numpy cut the graph",
+        change=Change("loss_graph", "set", "whole"),
         code={
             "pytorch": (
                 "loss.backward()\n"
@@ -88,6 +92,7 @@ def switch_to_train_mode() -> Remedy:
     return Remedy(
         title="call model.train() after every evaluation, and before the first step",
         why="in eval mode dropout is off, and batch norm uses running statistics that it no longer updates",
+        change=Change("train_mode", "enable"),
         code={
             "pytorch": (
                 "for epoch in range(epochs):\n"
@@ -108,6 +113,7 @@ def switch_to_eval_mode() -> Remedy:
     return Remedy(
         title="call model.eval() before the evaluation and model.train() after it",
         why="dropout adds noise to what is measured, and batch norm learns from validation data",
+        change=Change("eval_mode", "enable"),
         code={
             "pytorch": (
                 "model.eval()\nwith torch.no_grad():\n    ...                      # the evaluation\nmodel.train()"
@@ -124,6 +130,7 @@ def replace_batch_norm() -> Remedy:
     return Remedy(
         title="replace batch norm by group or layer norm, or give it a larger batch",
         why="means and variances of a few values are noise, and those that evaluation uses fit none of them",
+        change=Change("normalisation", "set", "group"),
         code={
             "pytorch": (
                 "norm = nn.GroupNorm(32, 256)                                    # instead of nn.BatchNorm2d(256)\n"
@@ -142,6 +149,7 @@ def synchronise_ranks() -> Remedy:
     return Remedy(
         title="wrap the model in DistributedDataParallel before making the optimizer, and step through the wrapper",
         why="copies stay equal only if they start equal and apply the same averaged gradient",
+        change=Change("gradient_averaging", "enable"),
         code={
             "pytorch": (
                 "model = nn.parallel.DistributedDataParallel(model)\n"
@@ -155,12 +163,29 @@ def synchronise_ranks() -> Remedy:
     )
 
 
+def call_optimizer_step() -> Remedy:
+    """Step the optimizer."""
+    return Remedy(
+        title="call optimizer.step() after backward, once per batch or per group of accumulated batches",
+        why="backward only computes gradients; nothing but the optimizer's step changes a weight",
+        change=Change("optimizer_step", "enable"),
+        code={
+            "pytorch": ("optimizer.zero_grad()\ncriterion(model(x), y).backward()\noptimizer.step()"),
+            "lightning": "self.manual_backward(loss); self.optimizers().step()     # only with manual optimization",
+        },
+        unless="another optimizer, not given to the monitor, steps these parameters",
+        confirm="update_norm is above 0 at every record",
+        kind="bug",
+    )
+
+
 def own_parameters(names: str = "") -> Remedy:
     """Give the optimizer all trainable parameters."""
     first = names.partition(",")[0].strip() or "head.weight"
     return Remedy(
         title="give the optimizer these parameters, or freeze them with requires_grad_(False)",
         why="the optimizer does not hold them: gradients are computed for them and never used",
+        change=Change("optimizer_parameters", "set", "trainable"),
         code={
             "pytorch": (
                 "optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)\n"
@@ -178,6 +203,7 @@ def match_loss_shapes() -> Remedy:
     return Remedy(
         title="give the loss an input and a target of the same shape",
         why="shapes that differ are broadcast: each output is compared with every target, and fits their mean at best",
+        change=Change("loss_shapes", "set", "equal"),
         code={
             "pytorch": (
                 "output = model(x).squeeze(-1)        # [n, 1] -> [n], like y\n"
@@ -195,6 +221,7 @@ def remove_sigmoid() -> Remedy:
     return Remedy(
         title="remove the sigmoid at the end of the model: BCEWithLogitsLoss takes raw scores",
         why="it applies the sigmoid itself; of a value between 0 and 1 that leaves 0.5 to 0.73",
+        change=Change("loss_input", "set", "logits"),
         code={"pytorch": "loss = nn.BCEWithLogitsLoss()(self.head(x), y)       # sigmoid only for display"},
         confirm="the loss falls below 0.31, the least that scores between 0 and 1 can reach",
         kind="bug",
@@ -206,6 +233,7 @@ def pass_log_probabilities() -> Remedy:
     return Remedy(
         title="use CrossEntropyLoss, or put log_softmax before NLLLoss",
         why="NLLLoss takes log-probabilities; of raw scores it is minus the score of the label, without a lower end",
+        change=Change("loss_input", "set", "log_probabilities"),
         code={
             "pytorch": (
                 "loss = nn.CrossEntropyLoss()(scores, y)\n"
@@ -239,6 +267,7 @@ def scale_gradients() -> Remedy:
     return Remedy(
         title="scale the loss with a GradScaler, or train in bfloat16",
         why="gradients below 6e-8 are 0 in float16; multiplying the loss lifts them into its range",
+        change=Change("gradient_scaler", "enable"),
         code={
             "pytorch": (
                 'scaler = torch.amp.GradScaler("cuda")\n'
@@ -277,6 +306,7 @@ def step_scheduler_after_optimizer() -> Remedy:
     return Remedy(
         title="call scheduler.step() after optimizer.step()",
         why="called before it, the scheduler's first value is skipped",
+        change=Change("scheduler_order", "set", "after"),
         code={"pytorch": "optimizer.step()\nscheduler.step()"},
         confirm="the first logged learning rate is the first of the schedule",
         kind="learning rate",
@@ -288,6 +318,7 @@ def step_scheduler_at_all() -> Remedy:
     return Remedy(
         title="call scheduler.step(): once per optimizer step or once per epoch, as its length was counted",
         why="a scheduler changes nothing until it is stepped",
+        change=Change("scheduler_step", "enable"),
         code={"pytorch": "for epoch in range(epochs):\n    ...                      # the epoch\n    scheduler.step()"},
         confirm="scheduler_calls is above 0, and the learning rate follows its plan",
         kind="learning rate",

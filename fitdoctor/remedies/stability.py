@@ -66,6 +66,7 @@ def shorten_gradient_path() -> Remedy:
     return Remedy(
         title="give the gradient a short path: residual connections, normalisation, ReLU-like activations",
         why="each saturating layer multiplies the gradient by less than one; early layers get next to nothing",
+        change=Change("residual_connections", "enable"),
         code={
             "pytorch": (
                 "def forward(self, x):\n"

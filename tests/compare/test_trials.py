@@ -31,8 +31,9 @@ from fitdoctor.run import Fact
         (Change("schedule", "set", "cosine"), "constant", "linear", None),
         (Change("shuffle", "enable"), False, True, "as advised"),
         (Change("shuffle", "enable"), True, False, "in the other direction"),
-        (Change("final_softmax", "disable"), True, False, "as advised"),
-        (Change("final_softmax", "disable"), "yes", "no", "as advised"),
+        (Change("loss_input", "set", "logits"), "probabilities", "logits", "as advised"),
+        (Change("shuffle", "enable"), "no", "yes", "as advised"),
+        (Change("shared_examples", "disable"), True, False, "as advised"),
         (Change("learning_rate", "multiply", 0.1), True, 0.1, None),
     ],
 )

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.remedies import check_updates, overfit_one_batch, raise_learning_rate
+from fitdoctor.remedies import check_updates, overfit_one_batch, start_from_published_rate
+from fitdoctor.remedies.before_run import own_all_parameters
+from fitdoctor.remedies.setup import call_optimizer_step, connect_parameters
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, Run, Series, Span
 from fitdoctor.signals import BACKWARD_CALLS, GRAD_NORM, LOSS, PARAMETERS_WITHOUT_GRAD, UPDATE_NORM
@@ -141,7 +143,19 @@ def _finding(run: Run, update: Series, quiet: Series, reason: str, could_be: tup
         evidence.append(Evidence.of(curve.series, f"{curve.start:.4g} at first, {curve.final:.4g} at the end"))
     remedies = [check_updates(), overfit_one_batch()]
     if "rate is 0" in reason:
-        remedies.insert(0, raise_learning_rate())
+        batch = run.facts.get("batch_size")
+        remedies.insert(
+            0,
+            start_from_published_rate(
+                str(run.facts.get("optimizer", "")),
+                batch_size=batch if isinstance(batch, int) and not isinstance(batch, bool) else None,
+                pretrained=run.facts.get("pretrained") is True,
+            ),
+        )
+    elif "are not the model's" in reason:
+        remedies.insert(0, own_all_parameters())
+    elif "no gradient" in reason:
+        remedies.insert(0, connect_parameters())
     return Finding(
         message=f"{len(quiet)} measured optimizer steps changed no weight{since}{reason}"[:100],
         severity=Severity.ERROR,
@@ -163,7 +177,7 @@ def _never_stepped(run: Run, attempts: int) -> Finding:
         confidence=Confidence.HIGH,
         span=run.steps or Span(0, 0),
         evidence=() if series is None else (Evidence.of(series, observed, "one step per batch or per few batches"),),
-        remedies=(check_updates(),),
+        remedies=(call_optimizer_step(), check_updates()),
         could_be=("another optimizer than the attached one steps",),
         settle_with="give attach() the optimizer whose step() the loop calls",
     )

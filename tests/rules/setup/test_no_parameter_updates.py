@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fitdoctor.diagnose import diagnose
-from fitdoctor.finding import Severity
+from fitdoctor.finding import Change, Severity
 from fitdoctor.run import Run
 from fitdoctor.signals import GRAD_NORM, LOSS, LR, UPDATE_NORM
 from tests.hooked import digits
@@ -24,13 +24,16 @@ def test_an_optimizer_of_another_model() -> None:
     run = short(optimizer=lambda model: torch.optim.SGD(net().parameters(), lr=0.1), val=digits()[1])
     found = finding(NAME, run, Severity.ERROR)
     assert found.message.endswith("4 of its tensors are not the model's")
-    assert found.remedies[0].title.startswith("check that the optimizer holds")
+    assert found.remedies[0].change == Change("optimizer_parameters", "set", "trainable")
     assert {d.root.rule for d in diagnose(run).diagnoses if d.root.severity is not Severity.NOTE} == {NAME}
 
 
 def test_a_learning_rate_of_0() -> None:
     found = finding(NAME, short(optimizer=sgd(0.0)), Severity.ERROR)
     assert found.message.endswith("the learning rate is 0")
+    change = found.remedies[0].change
+    assert change is not None
+    assert (change.knob, change.op) == ("learning_rate", "set"), "no multiple of 0 is a rate"
 
 
 def test_a_loss_that_is_detached_from_the_weights() -> None:
@@ -42,7 +45,9 @@ def test_a_loss_that_is_detached_from_the_weights() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.body(x).detach() + self.offset
 
-    assert finding(NAME, short(Detached), Severity.ERROR).message.endswith("no gradient reaches its parameters")
+    found = finding(NAME, short(Detached), Severity.ERROR)
+    assert found.message.endswith("no gradient reaches its parameters")
+    assert found.remedies[0].change == Change("loss_graph", "set", "whole")
 
 
 @pytest.mark.parametrize("by_optimizer", [True, False])
@@ -53,6 +58,7 @@ def test_step_is_never_called(by_optimizer: bool) -> None:
 
     found = finding(NAME, short(step=no_step), Severity.ERROR)
     assert found.message == "72 backward passes and not one step of the optimizer"
+    assert found.remedies[0].change == Change("optimizer_step", "enable")
     assert found.evidence[0].points
 
 
