@@ -71,6 +71,8 @@ def diagnose(
         fitdoctor=fitdoctor.__version__,
         ignored=ignored,
         layers=layer_maps(run) if layers else (),
+        params=run.params,
+        finished=run.finished,
     )
 
 

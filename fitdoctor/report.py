@@ -76,6 +76,8 @@ class Report:
         fitdoctor: version that made the report.
         ignored: rules that the user switched off, with the reason given.
         layers: what was logged per layer, for drawing; filled where `diagnose` was asked for it.
+        params: the configuration of the run under the names that the log uses.
+        finished: True or False when the log says so, None when it does not.
     """
 
     run: str
@@ -91,9 +93,12 @@ class Report:
     fitdoctor: str = ""
     ignored: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[LayerMap, ...] = ()
+    params: Mapping[str, Fact] = field(default_factory=dict)
+    finished: bool | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "facts", dict(self.facts))
+        object.__setattr__(self, "params", dict(self.params))
         object.__setattr__(self, "ignored", dict(self.ignored))
 
     @property

@@ -177,6 +177,8 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "unmapped": list(report.unmapped),
         "ignored": dict(report.ignored),
         "layers": [_layer_map_to_dict(m) for m in report.layers],
+        "params": {key: _number(value) for key, value in report.params.items()},
+        "finished": report.finished,
         "fitdoctor": report.fitdoctor,
     }
 
@@ -279,4 +281,6 @@ def report_from_dict(data: Mapping[str, Any]) -> Report:
         fitdoctor=data["fitdoctor"],
         ignored=data["ignored"],
         layers=tuple(_layer_map_from(m) for m in data.get("layers", ())),
+        params=data.get("params", {}),
+        finished=data.get("finished"),
     )

@@ -164,6 +164,7 @@ class Run:
         source: format of the log, such as ``tensorboard``.
         notes: what the reader had to say about the log.
         unmapped: tags that could not be mapped to a signal.
+        params: the configuration under the names that the log uses; rules look at `facts`, a sweep at both.
     """
 
     name: str
@@ -174,12 +175,14 @@ class Run:
     source: str = ""
     notes: tuple[Note, ...] = ()
     unmapped: tuple[str, ...] = ()
+    params: Mapping[str, Fact] = field(default_factory=dict)
     _logged: Mapping[tuple[str, str], list[Series]] = field(init=False, repr=False)
     """The series that hold points, by the name of their quantity and by split: rules ask hundreds of times."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "series", tuple(self.series))
         object.__setattr__(self, "facts", dict(self.facts))
+        object.__setattr__(self, "params", dict(self.params))
         keys = [(s.signal, s.per) for s in self.series]
         if len(set(keys)) != len(keys):
             twice = next(k for k in keys if keys.count(k) > 1)

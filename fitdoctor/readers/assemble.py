@@ -15,6 +15,7 @@ from fitdoctor.readers.alignment import on_one_clock
 from fitdoctor.readers.choice import one_per_signal, tell_cadence, tell_split
 from fitdoctor.readers.ordering import in_order
 from fitdoctor.readers.raw import RawRun
+from fitdoctor.readers.settings import plain_params
 from fitdoctor.readers.tags import Overrides, facts_from_params
 from fitdoctor.readers.tracks import LeftOut, collect
 from fitdoctor.readers.units import convert_units
@@ -63,5 +64,6 @@ def assemble_in_full(raw: RawRun, overrides: Overrides = ()) -> Assembled:
         source=raw.source,
         notes=tuple(notes),
         unmapped=tuple(dict.fromkeys(x.tag for x in left_out)),
+        params=plain_params(raw.params),
     )
     return Assembled(run, tuple(left_out))

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fitdoctor.run import Fact
+
 from fitdoctor.readers.decoding import decode
 
 NAMES = (
@@ -19,6 +21,7 @@ NAMES = (
     "config.yaml",
     "hparams.yml",
 )
+_SHORT_LIST, _LONGEST_WORD, _MOST_PARAMS = 8, 200, 500
 _LARGEST = 1 << 20  # settings are small; a larger file of this name is something else
 
 
@@ -36,6 +39,28 @@ def flattened(nested: Mapping[Any, Any], prefix: str = "", depth: int = 8) -> di
             out.update(flattened(value, f"{name}/", depth - 1))
         else:
             out[name] = value
+    return out
+
+
+def plain_params(params: Mapping[str, object]) -> dict[str, Fact]:
+    """Those of a configuration that are a number, a word or a truth value; a short list counts as a word.
+
+    Example:
+        >>> plain_params({"lr": 0.1, "betas": [0.9, 0.99], "seed": None, "notes": "x" * 999})
+        {'lr': 0.1, 'betas': '0.9, 0.99'}
+    """
+    out: dict[str, Fact] = {}
+    for name, value in params.items():
+        if isinstance(value, (list, tuple)) and 0 < len(value) <= _SHORT_LIST:
+            if not all(isinstance(v, str | int | float) for v in value):
+                continue
+            value = ", ".join(map(str, value))
+        if isinstance(value, bool) or (isinstance(value, int | float) and -(2**53) <= value <= 2**53):
+            out[name] = value
+        elif isinstance(value, str) and 0 < len(value.strip()) <= _LONGEST_WORD:
+            out[name] = value.strip()
+        if len(out) >= _MOST_PARAMS:
+            break
     return out
 
 
