@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy/find_lr.py                      # the table of docs/preflight.md
     python benchmarks/accuracy/find_lr.py --tasks calibration  # other tasks, on which the reading was chosen
+    python benchmarks/accuracy/find_lr.py --tasks held-out     # tasks that were run once, after everything was chosen
     python benchmarks/accuracy/find_lr.py --only digits-mlp
 
 Each task is trained at the suggestion and at 1/30, 1/10, 1/3, 3, 10 and 30 times it, and at the suggestion of
@@ -116,6 +117,64 @@ def parity(n: int = 1000, length: int = 6) -> tuple[Tensor, Tensor]:
     return x, x.sum(1) % 2
 
 
+def sine_pieces(n: int = 800, length: int = 24) -> tuple[Tensor, Tensor]:
+    """Noisy sines of random pitch and phase: predict the next value at every place."""
+    g = torch.Generator().manual_seed(0)
+    pitch, phase = 0.2 + 0.6 * torch.rand(n, 1, generator=g), 6.28 * torch.rand(n, 1, generator=g)
+    wave = (torch.arange(length + 1) * pitch + phase).sin() + 0.1 * torch.randn(n, length + 1, generator=g)
+    return wave[:, :-1, None], wave[:, 1:, None]
+
+
+def majority(n: int = 1200, length: int = 9) -> tuple[Tensor, Tensor]:
+    """Which of three tokens is the most frequent."""
+    x = torch.randint(0, 3, (n, length), generator=torch.Generator().manual_seed(0))
+    return x, nn.functional.one_hot(x, 3).sum(1).argmax(1)
+
+
+def same_images() -> tuple[Tensor, Tensor]:
+    x, _ = digits(image=True)
+    return x, x
+
+
+def rolled(n: int = 900) -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import make_swiss_roll
+
+    x, place = make_swiss_roll(n, noise=0.3, random_state=0)
+    return torch.tensor((x - x.mean(0)) / x.std(0), dtype=torch.float32), unit(place)
+
+
+def sorting(n: int = 1200, length: int = 7) -> tuple[Tensor, Tensor]:
+    x = torch.randint(0, 12, (n, length), generator=torch.Generator().manual_seed(1))
+    return x, x.sort(1).values
+
+
+def waveforms(n: int = 900, length: int = 48) -> tuple[Tensor, Tensor]:
+    """Sine, square and saw-tooth of random pitch and phase, in noise."""
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(n) % 3
+    turn = torch.arange(length) * (0.1 + 0.3 * torch.rand(n, 1, generator=g)) + 6.28 * torch.rand(n, 1, generator=g)
+    shapes = torch.stack([turn.sin(), turn.sin().sign(), 2 * (turn / 6.2832 % 1) - 1])
+    wave = shapes[y, torch.arange(n)] + 0.4 * torch.randn(n, length, generator=g)
+    return wave[:, None], y
+
+
+def second_friedman(n: int = 800) -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import make_friedman2
+
+    x, y = make_friedman2(n, noise=60.0, random_state=0)
+    return torch.tensor((x - x.mean(0)) / x.std(0), dtype=torch.float32), unit(y)
+
+
+def walks(n: int = 900, length: int = 20) -> tuple[Tensor, Tensor]:
+    """A process that remembers two steps: its sum over the whole sequence, at the end."""
+    g = torch.Generator().manual_seed(0)
+    noise = torch.randn(n, length, generator=g)
+    x = torch.zeros(n, length)
+    for t in range(2, length):
+        x[:, t] = 1.2 * x[:, t - 1] - 0.5 * x[:, t - 2] + noise[:, t]
+    return x[..., None] / x.std(), unit(x.abs().mean(1).numpy())
+
+
 def mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU, norm: bool = False) -> Net:
     def build() -> nn.Module:
         layers: list[nn.Module] = []
@@ -151,7 +210,46 @@ class Sequence(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.table(x)
         h = self.body(h + self.place[: x.shape[1]]) if self.kind == "transformer" else self.body(h)[0]
-        return self.head(h[:, -1]) if self.last else self.head(h).transpose(1, 2)
+        if self.last:
+            return self.head(h.mean(1) if self.kind == "transformer" else h[:, -1])
+        return self.head(h).transpose(1, 2)
+
+
+class Recurrent(nn.Module):
+    """Sequences of numbers to a number: at every place, or from the last one."""
+
+    def __init__(self, kind: type[nn.RNNBase], width: int, last: bool) -> None:
+        super().__init__()
+        self.body, self.head, self.last = kind(1, width, batch_first=True), nn.Linear(width, 1), last
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.body(x)[0]
+        return self.head(h[:, -1] if self.last else h)
+
+
+def autoencoder() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ELU(), nn.Conv2d(8, 4, 3, stride=2, padding=1), nn.ELU(),
+        nn.ConvTranspose2d(4, 8, 4, stride=2, padding=1), nn.ELU(), nn.ConvTranspose2d(8, 1, 4, stride=2, padding=1),
+    )  # fmt: skip
+
+
+class Residual(nn.Module):
+    """Three residual blocks of 1-d convolutions with batch norm."""
+
+    def __init__(self, width: int = 16, classes: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Conv1d(1, width, 5, padding=2)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.BatchNorm1d(width), nn.ReLU(), nn.Conv1d(width, width, 3, padding=1)) for _ in range(3)
+        )
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        for block in self.blocks:
+            h = h + block(h)
+        return self.head(h.relu().mean(2))
 
 
 def sgd(net: nn.Module, lr: float) -> torch.optim.Optimizer:
@@ -172,6 +270,10 @@ def adamw(net: nn.Module, lr: float) -> torch.optim.Optimizer:
 
 def rmsprop(net: nn.Module, lr: float) -> torch.optim.Optimizer:
     return torch.optim.RMSprop(net.parameters(), lr)
+
+
+def nesterov(net: nn.Module, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(net.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
 def two_groups(net: nn.Module, lr: float) -> torch.optim.Optimizer:
@@ -254,6 +356,16 @@ TASKS = {
             rmsprop,
             300,
         ),
+        Task("sines-gru", sine_pieces, lambda: Recurrent(nn.GRU, 24, last=False), nn.MSELoss(), adam, 300),
+        Task("majority-transformer", majority, lambda: Sequence("transformer", 3, classes=3), CE, adamw, 300),
+    ),
+    "held-out": (
+        Task("digits-autoencoder", same_images, autoencoder, nn.MSELoss(), rmsprop, 300),
+        Task("roll-deep-tanh", rolled, mlp(3, 32, 32, 32, 32, 32, 1, activation=nn.Tanh), nn.MSELoss(), momentum, 500),
+        Task("sorting-transformer", sorting, lambda: Sequence("transformer", 12), CE, adamw, 400, 64),
+        Task("waves-resnet", waveforms, Residual, CE, nesterov, 300),
+        Task("friedman2-huber", second_friedman, mlp(4, 48, 48, 1, activation=nn.SiLU), nn.HuberLoss(), adam, 300),
+        Task("walks-lstm", walks, lambda: Recurrent(nn.LSTM, 24, last=True), nn.MSELoss(), adam, 400),
     ),
 }
 
@@ -356,24 +468,30 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     print("| task | optimizer | suggestion (interval) | edge | regret at 1/30 | 1/10 | 1/3 | **1** | 3 | 10 | 30 "
-          "| in band | torch-lr-finder | its regret | in band |")  # fmt: skip
-    print("|---" * 15 + "|")
-    ours = theirs = 0
+          "| in band | best in interval | torch-lr-finder | its regret | in band |")  # fmt: skip
+    print("|---" * 16 + "|")
+    ours = theirs = held = 0
+    regrets: list[tuple[float, float]] = []
     tasks = [t for t in TASKS[given.tasks] if given.only in t.name]
     for task in tasks:
         told = judge(task, given.seeds)
         found = told["found"]
         good, other = (v <= told["best"] + told["delta"] for v in (told["means"][1.0], told["theirs"]))
-        ours, theirs = ours + good, theirs + other
+        best = found.suggestion * min(told["means"], key=lambda f: told["means"][f])
+        inside = found.low <= best <= found.high
+        ours, theirs, held = ours + good, theirs + other, held + inside
+        regrets.append((regret(told, told["means"][1.0]), regret(told, told["theirs"])))
         cells = " | ".join(f"{100 * regret(told, told['means'][f]):.1f} %" for f in FACTORS)
         edge = "-" if found.edge is None else f"{found.edge:.2g}"
         print(
             f"| {task.name} | {found.optimizer} | {found.suggestion:.2g} ({found.low:.2g} to {found.high:.2g}) "
             f"| {edge} | {cells} | {'yes' if good else 'no'} "
-            f"| {told['other']:.2g} | {100 * regret(told, told['theirs']):.1f} % | {'yes' if other else 'no'} |",
+            f"| {'yes' if inside else 'no'} | {told['other']:.2g} | {100 * regret(told, told['theirs']):.1f} % | {'yes' if other else 'no'} |",
             flush=True,
         )
     print(f"\nin the band: fitdoctor {ours} of {len(tasks)}, torch-lr-finder {theirs} of {len(tasks)}")
+    print(f"the interval holds the best of the rates that were trained: {held} of {len(tasks)}")
+    print("mean regret: fitdoctor {:.1%}, torch-lr-finder {:.1%}".format(*np.mean(regrets, axis=0)))
 
 
 if __name__ == "__main__":

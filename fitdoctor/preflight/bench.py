@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fitdoctor.errors import StateNotRestored
+from fitdoctor.preflight import ranks
 from fitdoctor.preflight.batches import Batch
 from fitdoctor.preflight.guard import State
 from fitdoctor.preflight.losses import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, LossCall, Spy
+from fitdoctor.preflight.recipe import Recipe
 from fitdoctor.preflight.sources import Source
 from fitdoctor.rule import CannotJudge
 from fitdoctor.run import Fact
@@ -55,6 +57,10 @@ class Bench:
         device: where to run; that of the model when None.
         loss_of: ``loss_of(model, batch) -> loss`` for programs whose batches mean something else.
         ids: "groups" or "times" -> split -> one id per example.
+        recipe: how the loop takes a step; plainly when None.
+
+    Attributes:
+        model: the bare model, without wrappers that talk to other processes or compile it.
     """
 
     def __init__(
@@ -69,8 +75,9 @@ class Bench:
         device: torch.device | str | None = None,
         loss_of: Callable[[nn.Module, Any], Tensor] | None = None,
         ids: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
+        recipe: Recipe | None = None,
     ) -> None:
-        self.model = model
+        self.model = ranks.bare(model)
         self.criterion = criterion
         self.optimizer = optimizer
         self.scheduler = scheduler
@@ -84,8 +91,8 @@ class Bench:
             for split, loader in loaders.items()
             if loader is not None
         }
-        first = next(model.parameters(), None)
-        self.device = torch.device(device) if device is not None else first.device if first is not None else "cpu"
+        self.device = place_of(model, device)
+        self.recipe = recipe or Recipe(self.device, scaler=scaler)
         parts = {
             "model": model,
             "criterion": criterion,
@@ -94,6 +101,7 @@ class Bench:
             "scaler": scaler,
         }
         parts["loss_of"] = loss_of
+        self._ratios: tuple[float, ...] = self.rates[1] if all("lr" in g for g in optimizer.param_groups) else ()
         self.state = State(
             {name: part for name, part in parts.items() if part is not None},
             {f"{split}_loader": s.loader for split, s in self.sources.items()},
@@ -124,7 +132,7 @@ class Bench:
     def run(self, batch: Batch, *, keep_activations: bool = False) -> Pass:
         """One forward pass in the model's present mode."""
         spy = Spy(keep_activations)
-        with spy:
+        with self.recipe.precision(), spy:
             if self.loss_of is not None:
                 output, loss = None, self.loss_of(self.model, batch.raw)
             else:
@@ -193,23 +201,101 @@ class Bench:
             if not torch.isfinite(done.loss.detach()) or (stop is not None and stop(step, loss, done)):
                 break
             optimizer.zero_grad(set_to_none=True)
-            done.loss.backward()  # type: ignore[no-untyped-call]
+            self.recipe.backward(done.loss)
             self.update(optimizer, batches[step % len(batches)])
         return losses
 
-    def update(self, optimizer: Optimizer, batch: Batch) -> None:
-        """One step of an optimizer on gradients that are there; LBFGS computes them again as often as it likes."""
-        if not isinstance(optimizer, torch.optim.LBFGS):
-            optimizer.step()
-            return
+    def look(self, loss: Tensor) -> None:
+        """Gradients of a loss, to be looked at."""
+        self.recipe.look(loss, self.trainable.values())
 
-        def again() -> Tensor:
+    def update(self, optimizer: Optimizer, batch: Batch) -> bool:
+        """One step of an optimizer on gradients that are there; False where the scaler skipped it."""
+
+        def again() -> Tensor:  # LBFGS computes them again as often as it likes
             optimizer.zero_grad()
             loss = self.run(batch).loss
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
-        optimizer.step(again)  # type: ignore[no-untyped-call]
+        return self.recipe.update(optimizer, self.trainable.values(), again)
+
+    def step(self, stream: Iterator[Batch]) -> float:
+        """One step of the user's optimizer, as the loop takes it; the mean loss of its batches over all processes.
+
+        Raises:
+            CannotJudge: in every process, if the budget of one is spent or one of them fails.
+        """
+        accumulate = self.recipe.accumulate
+
+        def local() -> Tensor:
+            self.check_time("a part of its trainings")
+            total = torch.zeros((), device=self.device)
+            for _ in range(accumulate):
+                loss = self.run(next(stream)).loss
+                self.recipe.backward(loss / accumulate)
+                total += loss.detach().float() / accumulate
+            return total
+
+        self.optimizer.zero_grad(set_to_none=True)
+        mean = self.together(local)
+        ranks.average_gradients(self.trainable.values())
+        self.recipe.update(self.optimizer, self.trainable.values())
+        return mean
+
+    def level(self, batches: Sequence[Batch]) -> float:
+        """The mean loss of some batches in train mode without dropout, over all processes."""
+
+        def local() -> Tensor:
+            losses = [self.run(b).loss.float() for b in batches]
+            return torch.stack(losses).mean()
+
+        with torch.no_grad(), self.mode(training=True, dropout=False):
+            return self.together(local)
+
+    def together(self, local: Callable[[], Tensor]) -> float:
+        """The mean over all processes of a number that each computes; all of them raise where one does.
+
+        Raises:
+            CannotJudge: if another process failed, or whatever this one raised.
+        """
+        failed: Exception | None = None
+        value = torch.zeros((), device=self.device)
+        try:
+            value = local().detach()
+        except Exception as error:
+            if ranks.world() == 1:
+                raise
+            failed = error  # the others wait for this process: it must not leave them alone
+        if ranks.largest(float(failed is not None), self.device):
+            raise failed or CannotJudge("another process failed, or ran out of time")
+        return float(ranks.mean(value))
+
+    @property
+    def rates(self) -> tuple[float, tuple[float, ...]]:
+        """The rate of the first parameter group that has one, and those of all groups relative to it."""
+        base = [float(g.get("initial_lr", g["lr"])) for g in self.optimizer.param_groups]
+        first = next((b for b in base if b > 0), 0.0)
+        return first, tuple(b / first if first else 1.0 for b in base)
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the first parameter group; the others keep their ratios to it."""
+        for group, ratio in zip(self.optimizer.param_groups, self._ratios, strict=True):
+            group["lr"] = group["lr"].fill_(rate * ratio) if isinstance(group["lr"], Tensor) else rate * ratio
+
+    def endless(self) -> Iterator[Batch]:
+        """Training batches on the device, epoch after epoch.
+
+        Raises:
+            CannotJudge: if there are none.
+        """
+        while True:
+            empty = True
+            for raw in self.train.fresh():
+                empty = False
+                yield self.placed(Batch.of(raw, with_criterion=self.criterion is not None))
+            if empty:
+                raise CannotJudge("train_loader yields no batch")
 
     def adam(self, lr: float) -> Optimizer:
         """A plain Adam over all trainable parameters: the optimizer that forgives most."""
@@ -271,7 +357,7 @@ class Bench:
         self.rewind()
         try:
             with self.mode(training=True):
-                self.run(self.batch(1 << 30)).loss.sum().backward()  # type: ignore[no-untyped-call]
+                self.look(self.run(self.batch(1 << 30)).loss.sum())
         except Exception:
             return True
         finally:
@@ -298,6 +384,12 @@ class Bench:
             return None
         whole = y.long()
         return whole if bool((whole == y).all()) else None
+
+
+def place_of(model: nn.Module, device: torch.device | str | None = None) -> torch.device:
+    """Where a model is, or where it is said to run."""
+    first = next(model.parameters(), None)
+    return torch.device(device if device is not None else first.device if first is not None else "cpu")
 
 
 def _own_loss(output: Any) -> Any:

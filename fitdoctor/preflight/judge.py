@@ -14,13 +14,16 @@ from torch.optim import Optimizer
 
 import fitdoctor
 from fitdoctor import catalogue
-from fitdoctor.errors import ConfigError
-from fitdoctor.preflight.bench import Bench
+from fitdoctor.errors import ConfigError, FitdoctorError, StateNotRestored
+from fitdoctor.preflight import ranks
+from fitdoctor.preflight.bench import Bench, place_of
 from fitdoctor.preflight.evidence import START
 from fitdoctor.preflight.probe import Probe
+from fitdoctor.preflight.recipe import recipe
+from fitdoctor.prescribe import prescribe
 from fitdoctor.report import Outcome, Report
 from fitdoctor.rule import CannotJudge
-from fitdoctor.run import Fact, Note
+from fitdoctor.run import Fact, Note, Run
 from fitdoctor.triage import triage
 
 
@@ -41,6 +44,9 @@ def preflight(
     *,
     test_loader: Iterable[Any] | None = None,
     scaler: Any = None,
+    amp: torch.dtype | str | bool | None = None,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
     loss_of: Callable[[nn.Module, Any], Tensor] | None = None,
     groups: Mapping[str, Sequence[Any]] | None = None,
     times: Mapping[str, Sequence[Any]] | None = None,
@@ -55,6 +61,7 @@ def preflight(
 
     Whatever the probes do to the program is undone: parameters, buffers, gradients, modes, the state of optimizer,
     scheduler and scaler, loaders, and all random generators are as before, which is verified after every probe.
+    In a distributed training all processes call it, and all get the same report.
 
     Args:
         model: the model, as the training loop will use it.
@@ -65,7 +72,10 @@ def preflight(
         scheduler: the learning rate scheduler.
         device: where to run; where the model is, when None.
         test_loader: the test batches.
-        scaler: the gradient scaler.
+        scaler: the gradient scaler; where a probe trains, it scales as in training.
+        amp: type of autocast as in training, such as ``torch.bfloat16``; True for the device's own.
+        accumulate: batches per optimizer step, as in training.
+        clip_norm: gradient clipping threshold, as in training.
         loss_of: ``loss_of(model, batch) -> loss``, where the loss of a batch is something else than
             ``criterion(model(x), y)``.
         groups: split -> one group per example (patient, user, document), in the order of the dataset.
@@ -88,21 +98,53 @@ def preflight(
     _check(model, criterion, optimizer, train_loader, loss_of)
     probes, ignored = _choose(select, ignore)
     settings = _options(options or {})
+    how = recipe(
+        "preflight", place_of(model, device), amp=amp, scaler=scaler, accumulate=accumulate, clip_norm=clip_norm
+    )
     bench = Bench(
         model, criterion, optimizer, {"train": train_loader, "val": val_loader, "test": test_loader},
-        scheduler=scheduler, scaler=scaler, device=device, loss_of=loss_of,
+        scheduler=scheduler, scaler=scaler, device=device, loss_of=loss_of, recipe=how,
         ids={key: ids for key, ids in (("groups", groups), ("times", times)) if ids is not None},
     )  # fmt: skip
     given = {"train_loader", *(f"{split}_loader" for split in bench.sources), *bench.ids}
     if scheduler is not None:
         given.add("scheduler")
+    failed = ""
+    outcomes: dict[str, Outcome] = {}
     try:
         outcomes = _run_all(bench, probes, settings, given, budget, progress)
+    except FitdoctorError as error:
+        if ranks.world() == 1:
+            raise
+        failed = str(error)  # the other processes wait for this one
     finally:
         bench.rewind()
         for source in bench.sources.values():
             source.give_back()
-    return _report(bench, probes, outcomes, ignored, name or type(model).__name__)
+    outcomes, facts = _agreed(outcomes, bench.facts, failed)
+    return _report(bench, probes, outcomes, facts, ignored, name or type(bench.model).__name__)
+
+
+def _agreed(
+    outcomes: dict[str, Outcome], facts: dict[str, Fact], failed: str
+) -> tuple[dict[str, Outcome], dict[str, Fact]]:
+    """What all processes saw together: of each probe the worst outcome, by severity; the facts of the first process.
+
+    Raises:
+        StateNotRestored: in every process, if one of them could not put something back.
+    """
+    if ranks.world() == 1:
+        return outcomes, facts
+    told = ranks.gathered((outcomes, facts, failed))
+    for rank, (_, _, why) in enumerate(told):
+        if why:
+            raise StateNotRestored(f"process {rank}: {why}")
+
+    def weight(outcome: Outcome) -> tuple[int, int]:
+        worst = max((f.severity.rank for f in outcome.findings), default=-1)
+        return worst, ("skipped", "clean", "crashed", "found").index(outcome.status)
+
+    return {name: max((o[name] for o, _, _ in told), key=weight) for name in outcomes}, told[0][1]
 
 
 def _check(model: Any, criterion: Any, optimizer: Any, loader: Any, loss_of: Any) -> None:
@@ -180,7 +222,7 @@ def _run_all(
     for i, probe in enumerate(order):
         if progress is not None:
             progress(i, len(order), probe.name)
-        left = None if budget is None else began + budget - time.monotonic()
+        left = None if budget is None else ranks.least(began + budget - time.monotonic(), bench.device)
         # Costs are upper bounds, and most probes need far less: one is tried if a third of its cost fits.
         if pace and left is not None and pace.seconds(probe) / 3 > left:
             why = f"about {pace.seconds(probe):.0f} s at most, {max(left, 0):.0f} s of the budget are left"
@@ -199,12 +241,14 @@ class _Pace:
             began = time.monotonic()
             batch = bench.batch(1 << 30)
             read = time.monotonic()
-            bench.run(batch).loss.backward()  # type: ignore[no-untyped-call]
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            bench.look(bench.run(batch).loss)
+            if bench.device.type == "cuda":
+                torch.cuda.synchronize(bench.device)
             self._per_pass = time.monotonic() - read
             self._per_example = (read - began) / max(1, len(batch))
         bench.rewind()
+        self._per_pass = ranks.largest(self._per_pass, bench.device)
+        self._per_example = ranks.largest(self._per_example, bench.device)
 
     def seconds(self, probe: Probe) -> float:
         """What a probe takes at most."""
@@ -234,9 +278,44 @@ def _apply(probe: Probe, bench: Bench, options: Mapping[str, object], given: set
 
 
 def _report(
-    bench: Bench, probes: Sequence[Probe], outcomes: Mapping[str, Outcome], ignored: Mapping[str, str], name: str
+    bench: Bench,
+    probes: Sequence[Probe],
+    outcomes: dict[str, Outcome],
+    measured: Mapping[str, Fact],
+    ignored: Mapping[str, str],
+    name: str,
 ) -> Report:
+    facts = {**_facts(bench), **measured}
+    _prescribe(outcomes, facts)
     found = [f for p in probes for f in outcomes[p.name].findings]
+    notes = tuple(Note("other", s.why_unreadable) for s in bench.sources.values() if s.why_unreadable)
+    explains = {p.name: p.explains for p in probes}
+    return Report(
+        run=name,
+        path="",
+        source="preflight",
+        steps=START,
+        outcomes=tuple(outcomes[p.name] for p in probes),
+        diagnoses=tuple(triage(found, explains, START, explains)),
+        facts=facts,
+        notes=notes,
+        fitdoctor=fitdoctor.__version__,
+        ignored=ignored,
+    )
+
+
+def _prescribe(outcomes: dict[str, Outcome], facts: Mapping[str, Fact]) -> None:
+    """Put the remedies of all findings in order, without those that the program speaks against."""
+    run = Run("", (), facts, source="preflight")
+    found = frozenset(name for name, outcome in outcomes.items() if outcome.findings)
+    for name, outcome in outcomes.items():
+        if outcome.findings:
+            findings = tuple(prescribe(f, run, family="preflight", found=found) for f in outcome.findings)
+            outcomes[name] = replace(outcome, findings=findings)
+
+
+def _facts(bench: Bench) -> dict[str, Fact]:
+    """What the program itself tells of the run that is to come."""
     facts: dict[str, Fact] = {"framework": "pytorch", "optimizer": type(bench.optimizer).__name__}
     rates = {float(group["lr"]) for group in bench.optimizer.param_groups if "lr" in group}
     if len(rates) == 1:
@@ -247,17 +326,13 @@ def _report(
     for split in ("train", "val"):
         if split in bench.sources and (size := bench.sources[split].size) is not None:
             facts[f"n_{split}"] = size
-    notes = tuple(Note("other", s.why_unreadable) for s in bench.sources.values() if s.why_unreadable)
-    explains = {p.name: p.explains for p in probes}
-    return Report(
-        run=name,
-        path="",
-        source="preflight",
-        steps=START,
-        outcomes=tuple(outcomes[p.name] for p in probes),
-        diagnoses=tuple(triage(found, explains, START, explains)),
-        facts={**facts, **bench.facts},
-        notes=notes,
-        fitdoctor=fitdoctor.__version__,
-        ignored=ignored,
-    )
+    decays = {float(group["weight_decay"]) for group in bench.optimizer.param_groups if "weight_decay" in group}
+    if len(decays) == 1:
+        facts["weight_decay"] = decays.pop()
+    if bench.recipe.accumulate > 1:
+        facts["gradient_accumulation_steps"] = bench.recipe.accumulate
+    if bench.recipe.clip_norm is not None:
+        facts["clip_norm"] = float(bench.recipe.clip_norm)
+    if bench.recipe.amp is not None:
+        facts["autocast"] = str(bench.recipe.amp).removeprefix("torch.")
+    return facts

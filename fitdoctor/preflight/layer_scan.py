@@ -94,7 +94,7 @@ def scan(bench: Bench, batch: Batch) -> Scan:
         with bench.mode(training=True, dropout=False):
             done = bench.run(batch, keep_activations=True)
             if done.loss.requires_grad and bool(torch.isfinite(done.loss)):
-                done.loss.backward()  # type: ignore[no-untyped-call]
+                bench.look(done.loss)
     finally:
         for handle in handles:
             handle.remove()

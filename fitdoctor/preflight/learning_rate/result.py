@@ -9,6 +9,7 @@ from typing import Any
 from fitdoctor.errors import ConfigError
 from fitdoctor.preflight.learning_rate.reading import Ramp
 from fitdoctor.preflight.learning_rate.schedule import Schedule, propose
+from fitdoctor.preflight.learning_rate.trials import Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class LearningRates:
         current: the rate that the optimizer has now.
         ratios: rate of each parameter group relative to the first.
         batch_size: examples per step, 0 when unknown.
+        trials: short trainings at rates around it, by rate; empty where none were made.
     """
 
     suggestion: float
@@ -38,6 +40,7 @@ class LearningRates:
     current: float
     ratios: tuple[float, ...]
     batch_size: int
+    trials: tuple[Trial, ...] = ()
 
     def __float__(self) -> float:
         return self.suggestion
@@ -48,7 +51,8 @@ class LearningRates:
         text = (
             f"learning rate {self.suggestion:.2g} for {self.optimizer} "
             f"(worth trying: {self.low:.2g} to {self.high:.2g}; "
-            f"stable edge {edge}; {n} ramp{'s' if n > 1 else ''}, which agree within a factor of {10**self.spread:.2g})"
+            f"stable edge {edge}; {n} ramp{'s' if n > 1 else ''}, which agree within a factor of {10**self.spread:.2g}"
+            f"{f', and trials at {len(self.trials)} rates' if self.trials else ''})"
         )
         if len(self.ratios) > 1:
             text += "; by parameter group: " + ", ".join(f"{self.suggestion * r:.2g}" for r in self.ratios)

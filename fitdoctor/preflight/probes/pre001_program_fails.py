@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     vital=True,
 )
 def program_fails(bench: Bench) -> Iterator[Finding]:
-    """One batch does not get through model, loss and backward pass.
+    """One batch does not get through model, loss, backward pass and step.
 
     Why it matters:
         Nothing can be trained, and nothing else can be judged.
 
     How it is measured:
-        The first batch runs forward and backward in train mode. It fails when something is raised, when the
-        loss is not a scalar, not finite, or has no graph.
+        The first batch runs forward and backward in train mode, and the optimizer takes a step. It fails when
+        something is raised, when the loss is not a scalar, not finite, or has no graph.
 
     Options:
         None.
@@ -63,7 +63,9 @@ def program_fails(bench: Bench) -> Iterator[Finding]:
         try:
             loss = bench.run(batch).loss
             if loss.requires_grad and loss.numel() == 1:
-                loss.backward()  # type: ignore[no-untyped-call]
+                bench.optimizer.zero_grad()
+                bench.recipe.backward(loss)
+                bench.update(bench.optimizer, batch)
         except CannotJudge:
             raise
         except Exception as error:

@@ -93,6 +93,8 @@ def _pushes(p: Tensor, rate: float) -> bool:
 def _unmoved(bench: Bench, owned: dict[str, object]) -> Iterator[Finding]:
     import torch
 
+    from fitdoctor.preflight.recipe import PATIENCE
+
     rates = [float(g.get("lr", 1.0)) for g in bench.optimizer.param_groups]
     if not any(rates):
         if bench.scheduler is not None:
@@ -111,14 +113,21 @@ def _unmoved(bench: Bench, owned: dict[str, object]) -> Iterator[Finding]:
     pushed: set[str] = set()
     with bench.mode(training=True):
         batches = bench.batches(1)
-        for _ in range(3):
+        taken = 0
+        for _ in range(PATIENCE):
             done = bench.run(batches[0])
             if not torch.isfinite(done.loss):
                 raise CannotJudge("the loss is not finite")
             bench.optimizer.zero_grad(set_to_none=True)
-            done.loss.backward()  # type: ignore[no-untyped-call]
-            pushed |= {n for n, p in weights.items() if _pushes(p, max(rates))}
-            bench.update(bench.optimizer, batches[0])
+            bench.recipe.backward(done.loss)
+            pushing = {n for n, p in weights.items() if _pushes(p, max(rates))}
+            if bench.update(bench.optimizer, batches[0]):  # a scaler skips its first steps
+                taken += 1
+                pushed |= pushing
+            if taken == 3:
+                break
+        else:
+            raise CannotJudge(f"the gradient scaler skips {PATIENCE - taken} of {PATIENCE} steps")
     unmoved = [n for n in sorted(pushed) if torch.equal(before[n], weights[n].detach())]
     if not unmoved:
         return

@@ -43,12 +43,13 @@ def learning_rate_out_of_range(
     References:
         Smith 2017 (1506.01186); the tuning playbook, Godbole et al. 2023.
     """
-    from fitdoctor.preflight.learning_rate.ramp import measure, result_of
+    from fitdoctor.preflight.learning_rate.ramp import measure, of_ramps, result_of
 
     rates = [float(g.get("initial_lr", g["lr"])) for g in bench.optimizer.param_groups if "lr" in g]
     if not rates or not any(rates):
         raise CannotJudge("the optimizer has no learning rate above 0")
-    found = result_of(bench, measure(bench, steps=steps, seeds=seeds))
+    ramps = measure(bench, steps=steps, seeds=seeds)
+    found = result_of(bench, ramps, of_ramps(ramps))
     bench.facts["suggested_learning_rate"] = float(f"{found.suggestion:.3g}")
     edge = found.edge
     if edge is None:
