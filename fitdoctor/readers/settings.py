@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fitdoctor.run import Fact
-
 from fitdoctor.readers.decoding import decode
+from fitdoctor.run import Fact
 
 NAMES = (
     "hparams.yaml",
