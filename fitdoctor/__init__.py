@@ -96,6 +96,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "export":  # the one module that is used through the package: fitdoctor.export.to_wandb(run)
+        from importlib import import_module
+
+        return import_module("fitdoctor.export")
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'fitdoctor' has no attribute {name!r}")

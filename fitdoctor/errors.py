@@ -7,6 +7,7 @@
     ├── RuleError              a rule file breaks the contract of `fitdoctor.rule`
     ├── ReportFormatError      a saved report is of a format this version does not read
     ├── WorkerDied             a process that was to judge runs ended without an answer
+    ├── ExportError            findings could not be sent where they were to go
     ├── StateNotRestored       a probe changed something that could not be put back
     └── TrainingSick           a live diagnosis found what the user wants to stop on
 
@@ -42,6 +43,10 @@ class ReportFormatError(FitdoctorError):
 
 class WorkerDied(FitdoctorError):
     """A process that was to judge runs ended without an answer. The message says what that may mean."""
+
+
+class ExportError(FitdoctorError):
+    """Findings could not be sent where they were to go. The message names the place, never a secret."""
 
 
 class StateNotRestored(FitdoctorError):

@@ -58,6 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "views",
         *JUDGED,
     },
+    "export": {"catalogue", "errors", "finding", "report", "reporters"},
     "many": {"catalogue", "config", "diagnose", "errors", "readers", "report", "run"},
     "live": {"catalogue", "config", "diagnose", "finding", "readers", "report", "errors", "run", "signals"},
     "preflight": {"catalogue", "prescribe", "report", "remedies", "rule", "stats", "triage", "errors", *JUDGED},

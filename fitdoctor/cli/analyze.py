@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fitdoctor.cli.options import LOG_PATH, Given, judging_options, reading_options
+from fitdoctor.cli.options import LOG_PATH, Given, export_options, judging_options, reading_options
 
 FORMATS = ("terminal", "json", "markdown", "html", "github", "sarif", "junit")
 _BY_SUFFIX = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html", ".sarif": "sarif", ".xml": "junit"}
@@ -30,6 +30,7 @@ _BY_SUFFIX = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html
 )
 @judging_options
 @reading_options
+@export_options
 @click.option(
     "--full",
     type=click.IntRange(min=0),
@@ -54,24 +55,33 @@ _BY_SUFFIX = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html
 @click.pass_context
 def analyze(
     ctx: click.Context, /, paths: tuple[Path, ...], format_: str | None, output: Path | None, exit_zero: bool,
-    pattern: str | None, full: int, workers: int | None, cache: bool, verbose: bool, quiet: bool, **given: Any,
+    pattern: str | None, full: int, workers: int | None, cache: bool, targets: tuple[str, ...], send: Any,
+    allow_http: bool, verbose: bool, quiet: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Diagnose the runs logged below PATH: TensorBoard, CSV, JSON, W&B, MLflow, text and more.
 
     Exit status: 0 nothing at or above --fail-on, 1 findings, 2 wrong usage or unreadable input, 3 no run
     could be judged.
     """
-    from fitdoctor.cli.exit_status import Tally
+    from fitdoctor.cli.exit_status import Tally, told_of
     from fitdoctor.cli.logs import Logs
     from fitdoctor.cli.output import opened, write_reports
     from fitdoctor.cli.progress import Progress
+    from fitdoctor.export.targets import Exports
+    from fitdoctor.export.targets import opened as opened_targets
 
     config = Given(**given).settings()
     tally = Tally(config.fail_on)
     format_ = format_ or (_BY_SUFFIX.get(output.suffix.lower(), "terminal") if output else "terminal")
-    with Progress(off=quiet) as progress, opened(output, progress, utf8=format_ != "terminal") as out:
+    with (
+        opened_targets(targets, send=send, allow_http=allow_http) as told,
+        Progress(off=quiet) as progress,
+        opened(output, progress, utf8=format_ != "terminal") as out,
+    ):
+        exports = Exports(told)
         logs = Logs(paths, config, pattern, progress)
-        reports = tally.passing(logs.reports(layers=format_ == "html", workers=workers, stored=cache))
+        found = logs.reports(layers=format_ == "html", workers=workers, stored=cache)
+        reports = exports.passing(tally.passing(found))
         write_reports(reports, format_, out, fail_on=config.fail_on, full=full, verbose=verbose, quiet=quiet)
-    tally.unreadable = logs.report_failures()
+    tally.unreadable = logs.report_failures() + told_of(exports.failures)
     ctx.exit(tally.status(exit_zero=exit_zero))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import click
 
 if TYPE_CHECKING:
     from fitdoctor.report import Report
@@ -27,7 +29,7 @@ class Tally:
         judged: how many of them reached a verdict.
         worst: rank of the worst severity seen, -1 for none.
         damaged: how many of them tell of a log that could not be read at all.
-        unreadable: how many paths could not be read.
+        unreadable: how many paths could not be read, or targets not be sent to.
     """
 
     fail_on: str
@@ -60,3 +62,10 @@ class Tally:
         if self.worst >= _RANKS[self.fail_on]:
             return FINDINGS
         return NOTHING_FOUND if self.judged else NOT_JUDGED
+
+
+def told_of(failures: Sequence[str]) -> int:
+    """Tell on stderr what could not be sent, and how many failures that makes."""
+    for text in failures:
+        click.echo(f"Error: not sent: {text}", err=True)
+    return len(failures)

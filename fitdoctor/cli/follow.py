@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fitdoctor.cli.exit_status import Tally
+from fitdoctor.cli.exit_status import Tally, told_of
 from fitdoctor.diagnose import diagnose, while_running
 from fitdoctor.errors import NoLogsFound
+from fitdoctor.export.targets import Alerts
 from fitdoctor.finding import Finding
 from fitdoctor.readers import find_runs
 from fitdoctor.readers.tensorboard import Memory
@@ -39,11 +40,14 @@ class _Seen:
 class Follower:
     """Looks at the logs below a path and remembers what it has told."""
 
-    def __init__(self, path: Path, config: Config, pattern: str | None, page: Page) -> None:
+    def __init__(
+        self, path: Path, config: Config, pattern: str | None, page: Page, alerts: Alerts | None = None
+    ) -> None:
         self._path = path
         self._config = config
         self._pattern = pattern or "*"
         self._page = page
+        self._alerts = alerts or Alerts(())
         self._seen: dict[str, _Seen] = {}
         self._memory = Memory()
         self._waiting = False
@@ -83,6 +87,7 @@ class Follower:
         self._page.gap()
         tally = Tally(self._config.fail_on)
         show_all(tally.passing(reports), self._page.console)
+        tally.unreadable = told_of(self._alerts.close(reports))
         if not reports:
             raise NoLogsFound(f"{self._path}: no run that fits {self._pattern!r} was logged while it was watched")
         return tally.status(exit_zero=exit_zero)
@@ -113,6 +118,7 @@ class Follower:
                 self._say((one_line(name), "bold"), ("  gone: ", "green"), rule, f"  {self._at(report)}")
 
     def _tell(self, report: Report, finding: Finding) -> None:
+        self._alerts.tell(report.run, finding)
         mark, style = terminal.symbol(self._page, finding.severity)
         self._say(
             (one_line(report.run), "bold"), (f"  {mark} {finding.severity} {finding.rule}", style),

@@ -100,6 +100,22 @@ def judging_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of every command that sends what it found elsewhere, too."""
+    for option in reversed(
+        (
+            click.option("--to", "targets", metavar="TARGET", multiple=True,
+                         help="Send findings there, too: https://..., webhook, wandb:[ENTITY/]PROJECT/RUN_ID, "
+                         "mlflow:RUN_ID, trackio:PROJECT/RUN."),
+            click.option("--send", type=click.Choice(["findings", "all"]), default="findings", show_default=True,
+                         help="What a webhook gets; all adds curves, settings and notes of the log."),
+            click.option("--allow-http", is_flag=True, help="Send to a webhook unencrypted, too."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def names(values: Iterable[str]) -> list[str]:
     """Names given one by one or as comma lists."""
     return [name.strip() for value in values for name in value.split(",") if name.strip()]

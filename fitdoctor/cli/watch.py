@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fitdoctor.cli.options import LOG_PATH, Given, judging_options, reading_options
+from fitdoctor.cli.options import LOG_PATH, Given, export_options, judging_options, reading_options
 
 
 @click.command(short_help="Follow a growing log and tell each new finding.")
@@ -24,10 +24,11 @@ from fitdoctor.cli.options import LOG_PATH, Given, judging_options, reading_opti
 @click.option("--stop-after", type=click.FloatRange(min=0), metavar="S", help="End after so many seconds.")
 @judging_options
 @reading_options
+@export_options
 @click.pass_context
 def watch(
     ctx: click.Context, /, path: Path, interval: float, once: bool, stop_after: float | None, exit_zero: bool,
-    pattern: str | None, **given: Any,
+    pattern: str | None, targets: tuple[str, ...], send: Any, allow_http: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Read the logs below PATH again whenever they grow; tell each new finding once, and when one is gone.
 
@@ -36,8 +37,12 @@ def watch(
     from rich.console import Console
 
     from fitdoctor.cli.follow import Follower
+    from fitdoctor.export.targets import Alerts, opened
     from fitdoctor.reporters.page import Page
 
-    follower = Follower(path, Given(**given).settings(), pattern, Page(Console()))
-    follower.follow(interval, 0.0 if once else stop_after)
-    ctx.exit(follower.close(exit_zero=exit_zero))
+    config = Given(**given).settings()
+    with opened(targets, send=send, allow_http=allow_http) as told:
+        follower = Follower(path, config, pattern, Page(Console()), Alerts(told))
+        follower.follow(interval, 0.0 if once else stop_after)
+        status = follower.close(exit_zero=exit_zero)
+    ctx.exit(status)
