@@ -13,6 +13,8 @@ from torch import nn
 
 from fitdoctor.live.activations import ActivationRecorder
 from fitdoctor.live.adam import AdamRecorder
+from fitdoctor.live.attention import AttentionRecorder
+from fitdoctor.live.backward import BackwardWatch
 from fitdoctor.live.cadence import Cadence
 from fitdoctor.live.clipping import ClipWatch
 from fitdoctor.live.layers import compiled, parameter_names, roots, unwrapped, watched_layers
@@ -26,7 +28,7 @@ from fitdoctor.live.structure import Structure
 from fitdoctor.live.symmetry import SymmetryRecorder
 from fitdoctor.live.taps import CountedZeroGrad, LayerHooks, ModuleTap, Tap
 from fitdoctor.live.transport import Row, Transport
-from fitdoctor.live.watched import Watched
+from fitdoctor.live.watched import Host, Watched
 from fitdoctor.signals import HOST_MEMORY, LIVE_TENSORS
 
 log = logging.getLogger("fitdoctor")
@@ -94,7 +96,9 @@ def followed(
     removers = [zero_grad.remove]
     if activations is not None:
         first = Structure(layers, partial(loop.facts.__setitem__, "layers"), activations.note_functions)
-        loop.layer_hooks = LayerHooks(activations.modules, loop.layer_output, first)
+        attention = AttentionRecorder(layers, loop.spend)
+        loop.extras.append(Tap("attention", attention.after_step))
+        loop.layer_hooks = LayerHooks(activations.modules, loop.layer_output, [first, attention])
         removers.append(loop.layer_hooks.take)
     return loop, removers + _tapped(loop, watched)
 
@@ -151,6 +155,8 @@ def _probed(watched: Watched) -> nn.Module | None:
     model = watched.model
     single = len(watched.models) == len(watched.optimizers) == 1 and watched.criterion is not None
     closure = isinstance(watched.clock, torch.optim.LBFGS)
+    if watched.host is not None and watched.host.tells_batches:
+        return None
     if not single or closure or compiled(model) or roots(model) != [model]:
         return None
     return model if sum(p.numel() for p in model.parameters()) <= _MOST_PROBED else None
@@ -158,7 +164,8 @@ def _probed(watched: Watched) -> nn.Module | None:
 
 def _tapped(loop: Loop, watched: Watched) -> list[Callable[[], None]]:
     """Put the hooks on; returns what takes them off."""
-    called = [r for m in watched.models.values() for r in roots(m)]
+    host = watched.host or Host()
+    called = [] if host.tells_batches else [r for m in watched.models.values() for r in roots(m)]
     before = [ModuleTap(root, "before", Tap("the forward pass", loop.forward_begins)) for root in called]
     after = [ModuleTap(root, "after", Tap("the forward pass", loop.forward_ends)) for root in called]
     if isinstance(watched.criterion, nn.Module):
@@ -169,6 +176,8 @@ def _tapped(loop: Loop, watched: Watched) -> list[Callable[[], None]]:
         removers.append(optimizer.register_step_pre_hook(Tap("weights before the step", loop.before_step)).remove)
         removers.append(optimizer.register_step_post_hook(Tap("the optimizer's step", loop.after_step)).remove)
     removers.append(ClipWatch(loop.clipped).remove)
+    if host.hears_losses:
+        removers.append(BackwardWatch(loop.hear_backward).remove)
     if any(compiled(m) or compiled(unwrapped(m)) for m in watched.models.values()):
         log.info("fitdoctor: activations inside torch.compile are not measured; everything else is")
     return removers

@@ -22,7 +22,7 @@ from fitdoctor.live.cadence import Cadence
 from fitdoctor.live.judge import Judge
 from fitdoctor.live.layers import Model
 from fitdoctor.live.monitor import Monitor
-from fitdoctor.live.watched import Optimizers, Watched
+from fitdoctor.live.watched import Host, Optimizers, Watched
 from fitdoctor.run import Fact
 
 
@@ -46,6 +46,7 @@ def attach(
     probe_every: int | None = None,
     name: str | None = None,
     facts: Mapping[str, Fact] | None = None,
+    host: Host | None = None,
 ) -> Monitor:
     """Watch a training loop.
 
@@ -71,6 +72,7 @@ def attach(
         probe_every: run the probes every so many steps, where these are recorded; None keeps the budget.
         name: name of the run; the log folder's when left out.
         facts: facts that the monitor cannot know, under the keys of `Run.facts` (``planned_steps`` ...).
+        host: for adapters: what a framework that owns the loop tells by itself.
 
     Returns:
         The monitor; close it, or use it as a context manager.
@@ -98,7 +100,7 @@ def attach(
     began = time.perf_counter()
     cadence = Cadence(budget, record_every)
     monitor = Monitor(
-        Watched.of(model, optimizer, criterion, scheduler, scaler),
+        Watched.of(model, optimizer, criterion, scheduler, scaler, host),
         logdir=None if logdir is None else Path(logdir),
         tier=tier,
         cadence=cadence,

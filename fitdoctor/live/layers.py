@@ -81,7 +81,7 @@ def watched_layers(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
 
 
 def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(module, (*_SILENT, torch.jit.ScriptModule)) or (name and compiled(module)):
+    if isinstance(module, (*_SILENT, torch.jit.ScriptModule)) or (name and compiled(module)) or _is_metric(module):
         return
     children = list(module.named_children())
     if not children or isinstance(module, nn.MultiheadAttention):  # its out_proj is called without hooks
@@ -90,6 +90,11 @@ def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
         return
     for child_name, child in children:
         yield from _leaves(child, f"{name}.{child_name}" if name else child_name)
+
+
+def _is_metric(module: nn.Module) -> bool:
+    """Whether it is one of torchmetrics: a module that no data flows through."""
+    return any(kind.__module__.partition(".")[0] == "torchmetrics" for kind in type(module).__mro__)
 
 
 def parameter_names(models: Mapping[str, nn.Module]) -> dict[int, str]:

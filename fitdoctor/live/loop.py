@@ -35,7 +35,7 @@ from fitdoctor.live.scaling import LossScale
 from fitdoctor.live.step import Batch, Step, size_of_batch
 from fitdoctor.live.taps import LayerHooks, ModuleTap, Tap, listen
 from fitdoctor.live.transport import Row, Transport, scalar
-from fitdoctor.live.watched import Watched
+from fitdoctor.live.watched import Host, Watched
 from fitdoctor.run import Fact
 from fitdoctor.signals import (
     BACKWARD_CALLS,
@@ -74,6 +74,7 @@ class Loop:
         after_row: called when the row of a step is complete; returns the seconds of its work that are accounted apart.
         layer_hooks: the hooks on layers, or None.
         module_taps: hooks on modules that are off during idle steps.
+        extras: hooks that are called with the row of a record, after the step.
     """
 
     def __init__(
@@ -100,16 +101,18 @@ class Loop:
         self._gradient_taps: dict[int, Tap] = {}
         self._recorders = {id(o): parameters[name] for name, o in watched.optimizers.items()}
         self._clock, self._criterion, self._scheduler = watched.clock, watched.criterion, watched.scheduler
+        self._is_mean = (watched.host or Host()).is_mean
         self._scale = LossScale(watched.scaler)
         self._activations = activations
         self._cadence = cadence
         self._transport = transport
         self._zero_grad_calls = zero_grad_calls
-        self._extras = [Tap(str(e), e) for e in extras]
+        self.extras = [Tap(str(e), e) for e in extras]
         self._ledger = Ledger(watched, self.facts, resumed=start > 0)
         self._start = start
         self._batch: Batch | None = None
         self._paused = False  # while probes run the model
+        self._shown = False  # whether the criterion or the model has shown the loss of the batch
         self._interrupted = False  # by a validation pass: the time of this step is not that of a step
         self._counted = (0, 0)
         self._tick = True
@@ -151,6 +154,7 @@ class Loop:
             self._start_over()
         if self._now.thrown_away(self._zero_grad_calls()):
             self._try_again(keep_last=False)
+        self._shown = False
         now = self._now
         if self._scale.used and now.backwards and (now.bad or now.backwards % _ATTEMPTS == 0):
             self.note_attempt()
@@ -248,6 +252,10 @@ class Loop:
         self._ledger.note_output(self._activations.modules[layer], output)
         self._now.spent += time.perf_counter() - began
 
+    def spend(self, seconds: float) -> None:
+        """Count time that was spent on measuring at this step."""
+        self._now.spent += seconds
+
     def _gradient_tap(self, layer: int) -> Tap:
         tap = self._gradient_taps.get(layer)
         if tap is None:
@@ -266,7 +274,8 @@ class Loop:
             self._batch.note_output(output)
         if self._criterion is None:
             loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-            if isinstance(loss, Tensor):
+            if isinstance(loss, Tensor) and self._is_mean(self._batch.kwargs if self._batch else {}, loss):
+                self._shown = True
                 self._take_loss(loss)
             elif (tensor := first_tensor(output)) is not None and tensor.requires_grad:
                 listen(tensor, self._backward)
@@ -284,13 +293,32 @@ class Loop:
             classes = take_logits(self._now.row, criterion, args)
             if classes is not None:
                 self.facts.setdefault("classes", classes)
+        self._shown = True
         self._take_loss(output, args)
         self._now.spent += time.perf_counter() - began
 
-    def _take_loss(self, loss: Tensor, criterion_args: Sequence[object] = ()) -> None:
+    def take_backward(self, loss: Tensor, divided_by: Tensor | float) -> None:
+        """`backward` is about to be called on this, the objective over `divided_by`: the loss, where none was shown."""
+        if not self._tick or self._shown or self._not_training() or not loss.requires_grad:
+            return
+        if self._now.first_loss is None:
+            self._now.divided_by = divided_by
+        self._take_loss(loss, times=divided_by)
+
+    def hear_backward(self, loss: Tensor) -> None:
+        """`backward` is about to be called on this by a framework that divides: its share of the loss of the step."""
+        if not self._tick or self._shown or self._not_training() or not loss.requires_grad:
+            return
+        if self._now.first_loss is None:
+            self._now.summed, self._now.divided_by = True, None
+        self._take_loss(loss, times=self._scale.inverse())
+
+    def _take_loss(self, loss: Tensor, criterion_args: Sequence[object] = (), *, times: Tensor | float = 1.0) -> None:
         if self._record and self._now.first_loss is None:
             self._ledger.note_loss(criterion_args, loss)
         value = loss.detach()
+        if isinstance(times, Tensor) or times != 1.0:
+            value = value * times
         if value.ndim:
             value = value.mean()
         if value.device.type == "cpu" and value.dtype in (torch.float32, torch.float64):
@@ -438,7 +466,7 @@ class Loop:
         if memory is not None:
             now.row.put(MEMORY, memory)
         now.note_weights()
-        for tap in self._extras:
+        for tap in self.extras:
             tap(now.row)
         if self._activations is not None:
             self._activations.finish(now.row, weight=now.weight)

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from torch import Tensor, nn
+
 from fitdoctor.errors import ConfigError
 from fitdoctor.live.assembly import Tier, followed
 from fitdoctor.live.cadence import Cadence, Cost
@@ -24,7 +26,7 @@ from fitdoctor.live.judge import Judge
 from fitdoctor.live.nonfinite import NonFinite
 from fitdoctor.live.sinks import Point, last_step
 from fitdoctor.live.transport import Row
-from fitdoctor.live.watched import Watched
+from fitdoctor.live.watched import Host, Watched
 from fitdoctor.report import Report
 from fitdoctor.run import Fact, Run
 from fitdoctor.signals import QUANTITIES, Signal
@@ -74,7 +76,8 @@ class Monitor:
         self._flushed = time.perf_counter()
         self._judged_at = 0
         self._urgent = self._bad_loss = self._finished = False
-        start = last_step(logdir) if logdir else 0
+        host = watched.host or Host()
+        start = host.start if host.start is not None else last_step(logdir) if logdir else 0
         batches = fixed_batches or {}
         self._intake = Intake(watched, logdir, probes_val=batches.get("val") is not None)
         self._loop, self._removers = followed(
@@ -98,6 +101,11 @@ class Monitor:
     def step(self) -> int:
         """Optimizer steps done so far, earlier runs in the same log folder included."""
         return self._loop.step
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and judges; of several that train together, the first does."""
+        return self._intake.leads
 
     @property
     def cost(self) -> Cost:
@@ -153,6 +161,11 @@ class Monitor:
             points.append(Point(self.step if step is None else step, now, signal, float(value) * meaning.scale))
         self._intake.log(points)
 
+    def inform(self, **facts: Fact) -> None:
+        """Add facts that the monitor cannot know, under the keys of `Run.facts`: ``inform(planned_steps=9000)``."""
+        self._facts.update(facts)
+        self._intake.tell(self.step, self._all_facts())
+
     def report(self) -> Report:
         """Diagnose what was measured so far."""
         self._receive(wait=True)
@@ -184,6 +197,26 @@ class Monitor:
     ) -> None:
         self._loop.note_end(error, trace)
         self.close()
+
+    # --- for adapters, see `Host` -----------------------------------------------------------------------
+
+    def batch_begins(self, model: nn.Module, *inputs: Any) -> None:
+        """The loop is about to run the model on a batch, for training or (without gradients) for evaluation."""
+        self._loop.forward_begins(model, inputs, {})
+
+    def batch_ends(self, model: nn.Module) -> None:
+        """The model has run on the batch; calling it again does nothing."""
+        self._loop.forward_ends(model, (), None)
+
+    def backward_begins(self, loss: Tensor, *, divided_by: float | Tensor = 1.0) -> None:
+        """The loop is about to call ``loss.backward()``.
+
+        Args:
+            loss: the scalar tensor as it is.
+            divided_by: what the objective was divided by to give it: the number of accumulated batches, over the loss
+                scale where it carries that already.
+        """
+        self._loop.take_backward(loss, divided_by)
 
     # --- after a step ----------------------------------------------------------------------------------
 

@@ -32,6 +32,11 @@ class LossScale:
         get = getattr(self._scaler, "get_scale", None)
         return float(get()) if callable(get) and self._scaler.is_enabled() else None
 
+    def inverse(self) -> Tensor | float:
+        """What a scaled loss is multiplied with to give the loss itself."""
+        scale = getattr(self._scaler, "_scale", None)
+        return 1.0 / scale if isinstance(scale, Tensor) and self._scaler.is_enabled() else 1.0
+
     def note(self, row: Row) -> None:
         """Add the scale as it stands to a row, before all parts that need it."""
         scale = getattr(self._scaler, "_scale", None)

@@ -64,8 +64,11 @@ class Step:
         forwards: forward passes of the model.
         backwards: backward passes.
         losses: losses that are numbers of the host.
+        summed: whether the loss of the step is their sum, not their mean.
         loss_tensors: losses that are still on the device.
         weight: gradient with respect to the first loss: what it was multiplied with before `backward`.
+        divided_by: what the objective was divided by to give the tensor that stood for the first loss; None where the
+            division was in all likelihood the loop's own and is not known.
         leftover: smallest norm of the witness gradient as a backward pass began.
         first_half: gradient norm of the first of several accumulated batches.
         batch_size: inputs of all forward passes.
@@ -86,7 +89,9 @@ class Step:
     backwards: int = 0
     losses: list[float] = field(default_factory=list)
     loss_tensors: list[Tensor] = field(default_factory=list)
+    summed: bool = False
     weight: Tensor | None = None
+    divided_by: Tensor | float | None = 1.0
     leftover: Tensor | float | None = None
     first_half: Tensor | None = None
     batch_size: int = 0
@@ -119,6 +124,7 @@ class Step:
         new = Step(Row(self.row.step), attempts=self.attempts + 1, spent=self.spent)
         if keep_last:
             new.losses, new.loss_tensors = self.losses[-1:], self.loss_tensors[-1:]
+            new.summed, new.divided_by = self.summed, self.divided_by
             new.forwards, new.batch_size = 1, self.batch_size // max(1, self.forwards)
         return new
 
@@ -128,13 +134,15 @@ class Step:
         return self.losses[0] if self.losses else self.loss_tensors[0] if self.loss_tensors else None
 
     def note_loss(self) -> None:
-        """Put the mean loss of the step into its row."""
+        """Put the loss of the step into its row: the mean over its batches, or the sum of their shares."""
         if self.losses:
-            self.row.put(LOSS, sum(self.losses) / len(self.losses))
+            self.row.put(LOSS, sum(self.losses) / (1 if self.summed else len(self.losses)))
         if self.loss_tensors:
-            first = self.loss_tensors[0]
-            mean = first if len(self.loss_tensors) == 1 else torch.stack(self.loss_tensors).mean()
-            self.row.add(scalar(LOSS), mean)
+            loss = self.loss_tensors[0]
+            if len(self.loss_tensors) > 1:
+                all_ = torch.stack(self.loss_tensors)
+                loss = all_.sum() if self.summed else all_.mean()
+            self.row.add(scalar(LOSS), loss)
 
     def note_leftover(self, gradient: Tensor | None) -> None:
         """A backward pass begins, and this is the gradient of the witness parameter."""
@@ -151,8 +159,8 @@ class Step:
             self.row.add(scalar(GRAD_LEFTOVER), self.leftover)
         elif self.leftover is not None:
             self.row.put(GRAD_LEFTOVER, self.leftover)
-        if self.weight is not None:
-            self.row.add(_Weight(), self.weight)
+        if self.weight is not None and self.divided_by is not None:
+            self.row.add(_Weight(), self.weight / self.divided_by)
         if self.first_half is not None and self.forwards > 1:
             self.row.parts.insert(0, (_FirstHalf(self.forwards, self.batch_size), self.first_half))
 

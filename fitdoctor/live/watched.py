@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fitdoctor.errors import ConfigError
 from fitdoctor.live.layers import Model, named_models
 
 Optimizers = torch.optim.Optimizer | Sequence[Any] | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A framework that owns the loop, and what it tells by itself.
+
+    Attributes:
+        start: optimizer steps done before, or None where only the log folder knows.
+        tells_batches: it tells when a training batch begins and ends (`Monitor.batch_begins`), and what ``backward`` is
+            called on, so no hook is put on the calls of the model: it may never be called, only its parts.
+        hears_losses: where neither the criterion nor the model shows a loss, that of a step is the sum of what
+            ``backward`` is called on: the framework divides.
+        is_mean: for a model that returns its loss: whether that is the mean over its batch, judged from what the model
+            was called with by name, and the loss. One that is not is left to `hears_losses`.
+    """
+
+    start: int | None = None
+    tells_batches: bool = False
+    hears_losses: bool = False
+    is_mean: Callable[[Mapping[str, Any], Tensor], bool] = field(default=lambda inputs, loss: True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +45,7 @@ class Watched:
         criterion: the loss module, or None.
         scheduler: the learning rate scheduler, or None.
         scaler: the GradScaler, or None.
+        host: the framework that owns the loop, or None for a loop of the user's own.
     """
 
     models: Mapping[str, nn.Module]
@@ -32,17 +53,24 @@ class Watched:
     criterion: nn.Module | None = None
     scheduler: Any = None
     scaler: Any = None
+    host: Host | None = None
 
     @classmethod
     def of(
-        cls, model: Model, optimizer: Optimizers, criterion: nn.Module | None, scheduler: Any, scaler: Any
+        cls,
+        model: Model,
+        optimizer: Optimizers,
+        criterion: nn.Module | None,
+        scheduler: Any,
+        scaler: Any,
+        host: Host | None = None,
     ) -> Watched:
         """The parts as `fitdoctor.attach` takes them.
 
         Raises:
             ConfigError: if there is no optimizer among what should be optimizers.
         """
-        return cls(named_models(model), named_optimizers(optimizer), criterion, scheduler, scaler)
+        return cls(named_models(model), named_optimizers(optimizer), criterion, scheduler, scaler, host)
 
     @property
     def model(self) -> nn.Module:
