@@ -12,7 +12,6 @@ optimizers), stale (closures) or local to one process. `after_step` of the first
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,32 +21,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fitdoctor.live.activations import ActivationRecorder, first_tensor
+from fitdoctor.live.activations import ActivationRecorder
+from fitdoctor.live.autograd import inside_backward, inside_transform
 from fitdoctor.live.cadence import Cadence, Level
-from fitdoctor.live.clipping import note_clipping
-from fitdoctor.live.ledger import Ledger, scheduler_calls
-from fitdoctor.live.logits import take_logits
-from fitdoctor.live.machine import memory_in_use
+from fitdoctor.live.clipping import clipped_optimizers, note_clipping
+from fitdoctor.live.completion import Completion
+from fitdoctor.live.ledger import Ledger
+from fitdoctor.live.losses import Losses
 from fitdoctor.live.out_of_memory import out_of_memory_facts
-from fitdoctor.live.parameters import ParameterRecorder, norms
+from fitdoctor.live.parameters import ParameterRecorder
 from fitdoctor.live.probes.turns import Probes
 from fitdoctor.live.scaling import LossScale
 from fitdoctor.live.step import Batch, Step, size_of_batch
-from fitdoctor.live.taps import LayerHooks, ModuleTap, Tap, listen
-from fitdoctor.live.transport import Row, Transport, scalar
-from fitdoctor.live.watched import Host, Watched
+from fitdoctor.live.taps import LayerHooks, ModuleTap, Tap
+from fitdoctor.live.transport import Row, Transport
+from fitdoctor.live.watched import Watched
 from fitdoctor.run import Fact
-from fitdoctor.signals import (
-    BACKWARD_CALLS,
-    DATA_TIME,
-    LOSS,
-    LR,
-    MEMORY,
-    SCHEDULER_CALLS,
-    STEP_CALLS,
-    STEP_TIME,
-    ZERO_GRAD_CALLS,
-)
 
 _LEFTOVERS = 32  # backward passes of a step before which the witness gradient is looked at
 _ATTEMPTS = 16  # backward passes without a step, after which they are told of, where a GradScaler is in use
@@ -70,10 +59,10 @@ class Loop:
     Attributes:
         step: optimizer steps done.
         facts: what was learned of the training on the way.
-        on_bad_loss: called with a loss that is not finite, when it is seen.
         after_row: called when the row of a step is complete; returns the seconds of its work that are accounted apart.
         layer_hooks: the hooks on layers, or None.
         module_taps: hooks on modules that are off during idle steps.
+        losses: which number is the loss of a batch.
         extras: hooks that are called with the row of a record, after the step.
     """
 
@@ -92,29 +81,36 @@ class Loop:
     ) -> None:
         self.step = start
         self.facts: dict[str, Fact] = {}
-        self.on_bad_loss: Callable[[float], None] = lambda value: None
         self.after_row: Callable[[Row], float] = lambda row: 0.0
         self.layer_hooks: LayerHooks | None = None
         self.module_taps: Sequence[ModuleTap] = ()
         self.probes = probes
-        self._backward = Tap("the backward pass", self.backward_begins)
         self._gradient_taps: dict[int, Tap] = {}
         self._recorders = {id(o): parameters[name] for name, o in watched.optimizers.items()}
-        self._clock, self._criterion, self._scheduler = watched.clock, watched.criterion, watched.scheduler
-        self._is_mean = (watched.host or Host()).is_mean
+        self._clock = watched.clock
         self._scale = LossScale(watched.scaler)
         self._activations = activations
         self._cadence = cadence
         self._transport = transport
         self._zero_grad_calls = zero_grad_calls
-        self.extras = [Tap(str(e), e) for e in extras]
         self._ledger = Ledger(watched, self.facts, resumed=start > 0)
+        backward = Tap("the backward pass", self.backward_begins)
+        self.losses = Losses(watched, ledger=self._ledger, scale=self._scale, facts=self.facts, backward=backward)
+        self._completion = Completion(
+            watched,
+            recorders=self._recorders,
+            activations=activations,
+            ledger=self._ledger,
+            scale=self._scale,
+            zero_grad_calls=zero_grad_calls,
+            facts=self.facts,
+            extras=extras,
+        )
+        self.extras = self._completion.extras
         self._start = start
         self._batch: Batch | None = None
         self._paused = False  # while probes run the model
-        self._shown = False  # whether the criterion or the model has shown the loss of the batch
         self._interrupted = False  # by a validation pass: the time of this step is not that of a step
-        self._counted = (0, 0)
         self._tick = True
         self._ended, self._last = 0.0, time.perf_counter()
         self.begin(Level.RECORD)
@@ -130,7 +126,7 @@ class Loop:
         if not self._tick:
             return
         self._now = Step(Row(self.step + 1))
-        self._counted = (self._zero_grad_calls(), self._scheduled())
+        self._completion.begin()
         if self._record:
             self.probes.decide(self.step + 1)
             for recorder in self._recorders.values():
@@ -142,7 +138,7 @@ class Loop:
 
     def forward_begins(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The model is about to run."""
-        if not torch.is_grad_enabled() and not self._paused and not _inside_backward():
+        if not torch.is_grad_enabled() and not self._paused and not inside_backward():
             self._ledger.note_evaluation(module)
         if not self._tick:
             return
@@ -150,11 +146,11 @@ class Loop:
         if self._not_training():
             self._interrupted = self._interrupted or not self._paused
             return
-        if self._ledger.note_training(module):
-            self._start_over()
+        if self._ledger.note_training(module):  # what ran before it was an evaluation with gradients
+            self._begin_again(Step(Row(self.step + 1)))
         if self._now.thrown_away(self._zero_grad_calls()):
             self._try_again(keep_last=False)
-        self._shown = False
+        self.losses.shown = False
         now = self._now
         if self._scale.used and now.backwards and (now.bad or now.backwards % _ATTEMPTS == 0):
             self.note_attempt()
@@ -167,7 +163,7 @@ class Loop:
         if self._record:
             now.batch_size += size_of_batch(args, kwargs)
             if now.forwards == 2 and now.backwards == 1:
-                self._note_first_half(now)
+                now.note_first_half(p.grad for p in self._params())
             if now.forwards == 1:
                 self._ledger.note_mode(module, now.row)
             if self.layer_hooks is not None:
@@ -176,22 +172,14 @@ class Loop:
 
     def _not_training(self) -> bool:
         """Whether the model runs for something else: probes, validation, a checkpointed segment, `torch.func`."""
-        return self._paused or not torch.is_grad_enabled() or _inside_backward() or _inside_transform()
+        return self._paused or not torch.is_grad_enabled() or inside_backward() or inside_transform()
 
     def note_attempt(self) -> None:
         """A GradScaler that skips every step lets no step complete: tell what is known of the attempts."""
         now = self._now
         if not self._scale.used or not now.backwards:
             return
-        row = Row(self.step + 1)
-        if now.losses:
-            row.put(LOSS, now.losses[-1])
-        elif now.loss_tensors:
-            row.add(scalar(LOSS), now.loss_tensors[-1])
-        self._scale.note(row)
-        if self._record and self._activations is not None:
-            self._activations.finish(row)
-            self._activations.start()
+        row = self._completion.attempted(now, record=self._record)
         if now.bad:
             now.losses.clear()
         now.bad = False
@@ -203,14 +191,11 @@ class Loop:
         now = self._now
         if now.bad or now.attempts % _ATTEMPTS == _ATTEMPTS - 1:
             self.note_attempt()
-        self._now = now.again(keep_last=keep_last)
-        self._interrupted = True
-        if self._record and self._activations is not None:
-            self._activations.start()
+        self._begin_again(now.again(keep_last=keep_last))
 
-    def _start_over(self) -> None:
-        """What ran since the step before was an evaluation with gradients: forget it."""
-        self._now = Step(Row(self.step + 1))
+    def _begin_again(self, step: Step) -> None:
+        """Forget what was measured since the step before."""
+        self._now = step
         self._interrupted = True
         if self._record and self._activations is not None:
             self._activations.start()
@@ -224,11 +209,7 @@ class Loop:
         if self.step > self._start or self._scale.used or calls < 2:
             return
         self.facts["backward_calls_without_step"] = calls
-        row = Row(self.step + 1)
-        row.put(BACKWARD_CALLS, float(calls))
-        now.row = row
-        now.note_loss()
-        self._transport.add(row)
+        self._transport.add(self._completion.abandoned(now, calls))
 
     def note_end(self, error: BaseException | None, trace: TracebackType | None) -> None:
         """The block that the monitor stands in is left, by this exception or None."""
@@ -236,16 +217,9 @@ class Loop:
         evaluating = self._ledger.evaluating
         self.facts.update(out_of_memory_facts(error, trace, step=self.step, training=not evaluating, stepped=stepped))
 
-    def _note_first_half(self, now: Step) -> None:
-        """Gradient of the first of several accumulated batches: the small batch of the noise scale."""
-        grads = [p.grad for p in self._params() if p.grad is not None and p.grad.layout == torch.strided]
-        if grads and not any(hasattr(g, "to_local") for g in grads):
-            with torch.no_grad():
-                now.first_half = torch.linalg.vector_norm(norms(grads)).reshape(1)
-
     def layer_output(self, layer: int, output: object) -> None:
         """A watched layer has run."""
-        if _inside_backward() or self._activations is None:  # a checkpointed segment runs again
+        if inside_backward() or self._activations is None:  # a checkpointed segment runs again
             return
         began = time.perf_counter()
         self._activations.take(layer, output, gradient=self._gradient_tap(layer))
@@ -272,13 +246,8 @@ class Loop:
         self._ledger.note_built(module, output)
         if self._batch is not None:
             self._batch.note_output(output)
-        if self._criterion is None:
-            loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-            if isinstance(loss, Tensor) and self._is_mean(self._batch.kwargs if self._batch else {}, loss):
-                self._shown = True
-                self._take_loss(loss)
-            elif (tensor := first_tensor(output)) is not None and tensor.requires_grad:
-                listen(tensor, self._backward)
+        kwargs = self._batch.kwargs if self._batch else {}
+        self.losses.of_model(self._now, output, kwargs, record=self._record)
 
     def loss_computed(self, criterion: nn.Module, args: tuple[Any, ...], output: object) -> None:
         """The criterion has run."""
@@ -289,48 +258,24 @@ class Loop:
         began = time.perf_counter()
         if self._batch is not None:
             self._batch.criterion_args = args
-        if self._record and self._now.first_loss is None:
-            classes = take_logits(self._now.row, criterion, args)
-            if classes is not None:
-                self.facts.setdefault("classes", classes)
-        self._shown = True
-        self._take_loss(output, args)
+        self.criterion_called(criterion, args)
+        self.losses.of_criterion(self._now, output, args, record=self._record)
         self._now.spent += time.perf_counter() - began
+
+    def criterion_called(self, criterion: nn.Module, args: tuple[Any, ...]) -> None:
+        """A criterion has run, whose result may be a part of the loss only: look at what went into it."""
+        if self._record and not self._not_training():
+            self.losses.look_at_inputs(self._now, criterion, args, record=True)
 
     def take_backward(self, loss: Tensor, divided_by: Tensor | float) -> None:
         """`backward` is about to be called on this, the objective over `divided_by`: the loss, where none was shown."""
-        if not self._tick or self._shown or self._not_training() or not loss.requires_grad:
-            return
-        if self._now.first_loss is None:
-            self._now.divided_by = divided_by
-        self._take_loss(loss, times=divided_by)
+        if self._tick and not self._not_training():
+            self.losses.of_backward(self._now, loss, divided_by, record=self._record)
 
     def hear_backward(self, loss: Tensor) -> None:
         """`backward` is about to be called on this by a framework that divides: its share of the loss of the step."""
-        if not self._tick or self._shown or self._not_training() or not loss.requires_grad:
-            return
-        if self._now.first_loss is None:
-            self._now.summed, self._now.divided_by = True, None
-        self._take_loss(loss, times=self._scale.inverse())
-
-    def _take_loss(self, loss: Tensor, criterion_args: Sequence[object] = (), *, times: Tensor | float = 1.0) -> None:
-        if self._record and self._now.first_loss is None:
-            self._ledger.note_loss(criterion_args, loss)
-        value = loss.detach()
-        if isinstance(times, Tensor) or times != 1.0:
-            value = value * times
-        if value.ndim:
-            value = value.mean()
-        if value.device.type == "cpu" and value.dtype in (torch.float32, torch.float64):
-            number = float(value.numpy())  # shares memory with the tensor; nothing to wait for
-            self._now.losses.append(number)
-            if not math.isfinite(number):
-                self._now.bad = True
-                self.on_bad_loss(number)
-        else:
-            self._now.loss_tensors.append(value.float().clone() if value.dtype == torch.float32 else value.float())
-        if loss.requires_grad:
-            listen(loss, self._backward)
+        if self._tick and not self._not_training():
+            self.losses.of_backward(self._now, loss, None, record=self._record)
 
     # --- backward -----------------------------------------------------------------------------------
 
@@ -366,16 +311,12 @@ class Loop:
         """Gradients are about to be clipped; this is their norm so far."""
         if not self._tick or self._paused:
             return
-        members = [parameters] if isinstance(parameters, Tensor) else parameters
-        known = {id(p) for p in members}
-        for key, recorder in self._recorders.items():
-            params = recorder.params
-            if not params or id(params[0]) not in known:
-                continue
+        for key, whole in clipped_optimizers(self._recorders, parameters):
             if self._scale.still_on(key):
                 self.facts["clipped_before_unscale"] = True
-            elif len(known) >= len(params) and key not in self._now.clipped:
+            elif whole and key not in self._now.clipped:
                 self._now.clipped.add(key)
+                recorder = self._recorders[key]
                 if self.probes.follows_step and recorder.optimizer is self._clock:
                     self._now.clip_factor = (limit / (norm.detach() + 1e-6)).clamp(max=1.0)
                 note_clipping(self._now.row, recorder.label, float(limit), norm)
@@ -423,8 +364,9 @@ class Loop:
                 self._paused = False
         if self._tick:
             if not self._gradient:
-                self._note_rates(now.row)
-            self._complete(now, seconds)
+                self._completion.note_rates(now.row)
+            whole = 0.0 if self._interrupted else seconds
+            self._transport.add(self._completion.complete(now, seconds=whole, record=self._record))
             apart = self.after_row(now.row)
             self._batch = None
         ended = time.perf_counter()
@@ -438,65 +380,6 @@ class Loop:
         self.begin(self._cadence.level(self.step + 1))
         self._ended = time.perf_counter()
 
-    def _note_rates(self, row: Row) -> None:
-        groups = self._clock.param_groups
-        for i, group in enumerate(groups):
-            if isinstance(group.get("lr"), int | float):
-                row.put(LR, float(group["lr"]), f"pg{i}" if len(groups) > 1 else "")
-
-    def _complete(self, now: Step, seconds: float) -> None:
-        """Finish the row of this step and hand it over."""
-        row = now.row
-        row.wall_time = time.time()
-        now.note_loss()
-        if seconds and not self._interrupted:
-            row.put(STEP_TIME, seconds)
-            if now.data_time:
-                row.put(DATA_TIME, now.data_time)
-        self._scale.note(row)
-        self._ledger.after_step(row, record=self._record)
-        if self._record:
-            self._complete_record(now)
-        self._transport.add(row)
-
-    def _complete_record(self, now: Step) -> None:
-        self._note_calls(now)
-        params = self._params()
-        memory = memory_in_use(params[0].device) if params else None
-        if memory is not None:
-            now.row.put(MEMORY, memory)
-        now.note_weights()
-        for tap in self.extras:
-            tap(now.row)
-        if self._activations is not None:
-            self._activations.finish(now.row, weight=now.weight)
-        if now.batch_size:
-            self.facts["batch_size"] = now.batch_size // max(1, now.forwards)
-            self.facts["gradient_accumulation_steps"] = max(1, now.forwards)
-
-    def _note_calls(self, now: Step) -> None:
-        """What the loop called since the step before."""
-        if now.backwards:
-            now.row.put(BACKWARD_CALLS, float(now.backwards))
-        now.row.put(ZERO_GRAD_CALLS, float(self._zero_grad_calls() - self._counted[0]))
-        if self._scheduler is not None:
-            now.row.put(SCHEDULER_CALLS, float(self._scheduled() - self._counted[1]))
-        if len(self._recorders) > 1:
-            for key, recorder in self._recorders.items():
-                now.row.put(STEP_CALLS, float(now.steps.get(key, 0)), recorder.label)
-
-    def _scheduled(self) -> int:
-        return scheduler_calls(self._scheduler)
-
     def _params(self) -> list[Tensor]:
         """Trainable parameters of the first optimizer."""
         return self._recorders[id(self._clock)].params
-
-
-def _inside_backward() -> bool:
-    return bool(torch._C._current_graph_task_id() != -1)
-
-
-def _inside_transform() -> bool:
-    """Whether `torch.func` (vmap, grad) is at work: its tensors have no numbers to look at."""
-    return torch._C._functorch.peek_interpreter_stack() is not None

@@ -91,7 +91,7 @@ class Monitor:
             start=start,
         )
         self._loop.after_row = self._after_row
-        self._loop.on_bad_loss = self._note_bad_loss
+        self._loop.losses.on_bad = self._note_bad_loss
         self._facts = gather_facts(watched, resumed_at=start or None, tier=tier, **(facts or {}))
         self._intake.tell(self.step, self._all_facts())
 
@@ -217,6 +217,27 @@ class Monitor:
                 scale where it carries that already.
         """
         self._loop.take_backward(loss, divided_by)
+
+    def criterion_called(self, criterion: nn.Module, args: tuple[Any, ...], loss: Tensor | None) -> None:
+        """A criterion that the monitor was not given has run.
+
+        Args:
+            criterion: a module that computes the same.
+            args: what it was called with.
+            loss: its result where that is the loss; None where it is only a part of it.
+        """
+        if loss is None:
+            self._loop.criterion_called(criterion, args)
+        else:
+            self._loop.loss_computed(criterion, args, loss)
+
+    def loss_told(self, value: Tensor) -> None:
+        """The loss of a batch of this step that ran before the monitor was attached."""
+        self._loop.loss_told(value)
+
+    def learn(self, **facts: Fact) -> None:
+        """Add facts that the loop showed; unlike those of `inform` they are written when the next others are."""
+        self._loop.facts.update(facts)
 
     # --- after a step ----------------------------------------------------------------------------------
 
