@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
-from fitdoctor.live.parameters import local
+from fitdoctor.live.parameters import ParameterRecorder, local
 from fitdoctor.live.sinks import Point, Vector
 from fitdoctor.live.taps import Tap
 from fitdoctor.live.transport import Row
@@ -80,6 +80,17 @@ def _unwrap_clipping() -> None:
         module._clip_grads_with_norm_ = _originals["_clip_grads_with_norm_"]
         module._get_total_norm = _originals["_get_total_norm"]
         _originals.clear()
+
+
+def clipped_optimizers(
+    recorders: Mapping[int, ParameterRecorder], parameters: Sequence[Tensor] | Tensor
+) -> Iterator[tuple[int, bool]]:
+    """The optimizers, by identity, that hold the clipped parameters, and whether those are all they hold."""
+    clipped = {id(p) for p in ([parameters] if isinstance(parameters, Tensor) else parameters)}
+    for key, recorder in recorders.items():
+        params = recorder.params
+        if params and id(params[0]) in clipped:
+            yield key, len(clipped) >= len(params)
 
 
 def note_clipping(row: Row, label: str, limit: float, norm: Tensor) -> None:

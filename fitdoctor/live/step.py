@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,6 +134,28 @@ class Step:
         """The loss of the first batch, None where no loss was seen."""
         return self.losses[0] if self.losses else self.loss_tensors[0] if self.loss_tensors else None
 
+    def take(self, loss: Tensor, times: Tensor | float = 1.0) -> float | None:
+        """Take the loss of a batch, which need not be a single number.
+
+        Args:
+            loss: without its graph.
+            times: what it is multiplied with to give the objective.
+
+        Returns:
+            It, where it is known at once and not finite.
+        """
+        if isinstance(times, Tensor) or times != 1.0:
+            loss = loss * times
+        if loss.ndim:
+            loss = loss.mean()
+        if loss.device.type == "cpu" and loss.dtype in (torch.float32, torch.float64):
+            number = float(loss.numpy())  # shares memory with the tensor; nothing to wait for
+            self.losses.append(number)
+            self.bad = self.bad or not math.isfinite(number)
+            return None if math.isfinite(number) else number
+        self.loss_tensors.append(loss.float().clone() if loss.dtype == torch.float32 else loss.float())
+        return None
+
     def note_loss(self) -> None:
         """Put the loss of the step into its row: the mean over its batches, or the sum of their shares."""
         if self.losses:
@@ -152,6 +175,13 @@ class Step:
             with torch.no_grad():
                 norm = norms([gradient.detach()])
                 self.leftover = norm if self.leftover is None else torch.minimum(norm, torch.as_tensor(self.leftover))
+
+    def note_first_half(self, gradients: Iterable[Tensor | None]) -> None:
+        """Of several accumulated batches the first is over: the small batch of the noise scale."""
+        there = [g for g in gradients if g is not None and g.layout == torch.strided]
+        if there and not any(hasattr(g, "to_local") for g in there):
+            with torch.no_grad():
+                self.first_half = torch.linalg.vector_norm(norms(there)).reshape(1)
 
     def note_weights(self) -> None:
         """Put into the row what the loss was multiplied with, the gradient left over, and that of a small batch."""
