@@ -46,7 +46,7 @@ class WorkerDied(FitdoctorError):
 
 
 class ExportError(FitdoctorError):
-    """Findings could not be sent where they were to go. The message names the place, never a secret."""
+    """Findings could not be sent where they were to go. The message holds no secret."""
 
 
 class StateNotRestored(FitdoctorError):

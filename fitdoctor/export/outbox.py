@@ -73,12 +73,13 @@ class Outbox:
 
     def tell(self, run: str, finding: Finding) -> None:
         """The same for a finding of the run of that name."""
-        if self._is_new(run, finding):
+        if self._is_new(finding, run):
             self._put(lambda: self._destination.tell(run, finding))
 
     def report(self, *reports: Report) -> None:
         """Send whole reports."""
-        new = [d.root for r in reports for d in r.diagnoses if self._is_new(self._run or r.run, d.root)]
+        # The report of a monitor may call the run otherwise than whoever made this outbox for it.
+        new = [d.root for r in reports for d in r.diagnoses if self._is_new(d.root, r.run, self._run)]
         self._put(lambda: self._destination.report(reports, new))
 
     def close(self, report: Report | None = None, *, timeout: float = 10.0) -> bool:
@@ -105,11 +106,12 @@ class Outbox:
             atexit.unregister(self._at_exit)
         return not self.failures
 
-    def _is_new(self, run: str, finding: Finding) -> bool:
-        known = self._told.get((run, finding.rule), -1)
+    def _is_new(self, finding: Finding, *names: str) -> bool:
+        """Whether it was told under none of these names of its run; from now on it counts as told under the first."""
+        known = max(self._told.get((name, finding.rule), -1) for name in names)
         if finding.severity.rank <= max(known, self._least.rank - 1):
             return False
-        self._told[run, finding.rule] = finding.severity.rank
+        self._told[names[0], finding.rule] = finding.severity.rank
         return True
 
     def _put(self, job: Callable[[], None]) -> None:

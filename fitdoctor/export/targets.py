@@ -112,7 +112,7 @@ class Exports:
         for target in list(self._targets):
             try:
                 if target.one_run and runs > 1:
-                    raise several(target)
+                    raise several()
                 if held and (last or not target.one_run):
                     roots = [d.root for r in held for d in r.diagnoses if d.root.severity is not Severity.NOTE]
                     with redirect_stdout(sys.stderr):
@@ -130,7 +130,7 @@ class Alerts:
     """
 
     def __init__(self, targets: Sequence[Target]) -> None:
-        self._targets = [(t, Outbox(_OneRun(t) if t.one_run else t.destination)) for t in targets]
+        self._targets = [(t, Outbox(_OneRun(t.destination) if t.one_run else t.destination)) for t in targets]
 
     def tell(self, run: str, finding: Finding) -> None:
         """Send a finding of the run of that name."""
@@ -152,30 +152,27 @@ class Alerts:
 class _OneRun:
     """A run of a tracker, to which findings of another run do not belong."""
 
-    target: Target
+    destination: Destination
     run: str | None = None
 
     @property
     def name(self) -> str:
-        return self.target.destination.name
+        return self.destination.name
 
     def tell(self, run: str, finding: Finding) -> None:
         if self.run not in (None, run):
-            raise several(self.target)
+            raise several()
         self.run = run
-        self.target.destination.tell(run, finding)
+        self.destination.tell(run, finding)
 
     def report(self, reports: Sequence[Report], new: Sequence[Finding]) -> None:
-        self.target.destination.report(reports, new)
+        self.destination.report(reports, new)
 
 
-def several(target: Target) -> ExportError:
+def several() -> ExportError:
     """The error for several runs that are to become one."""
-    return ExportError(
-        f"{target.destination.name}: expected the findings of one run, got those of several; choose one with --run"
-    )
+    return ExportError("expected the findings of one run, got those of several; choose one with --run")
 
 
 def _failure(target: Target, why: str) -> str:
-    name = target.destination.name
-    return why if why.startswith(name) else f"{name}: {one_line(why, 500)}"
+    return f"{target.destination.name}: {one_line(why, 500)}"

@@ -145,7 +145,7 @@ class Webhook:
                 if failed.final or not left:
                     tries = self.attempts - left
                     after = f" after {tries} attempts" if tries > 1 else ""
-                    raise ExportError(f"{self.name}: expected an answer of status 2xx, got {failed}{after}") from None
+                    raise ExportError(f"expected an answer of status 2xx, got {failed}{after}") from None
                 time.sleep(min(LONGEST_WAIT, max(pause, failed.wait)))
                 pause *= 4
             else:

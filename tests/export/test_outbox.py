@@ -1,0 +1,174 @@
+"""The outbox: once each, in order, never in the way, and honest about what did not arrive."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from fitdoctor.export import outbox as module
+from fitdoctor.export.outbox import Outbox
+from fitdoctor.finding import Finding, Severity
+from fitdoctor.report import Report
+from tests.export.receiver import Server, finding, report
+
+ROOT = Path(__file__).parents[2]
+
+
+class Place:
+    """A destination that keeps what it gets; it waits while `open` is not set, and fails as told."""
+
+    name = "a place"
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.got: list[tuple[str, str, str]] = []
+        self.open = threading.Event()
+        self.open.set()
+        self.fails = fails
+        self.threads: set[int] = set()
+
+    def tell(self, run: str, finding: Finding) -> None:
+        self.threads.add(threading.get_ident())
+        assert self.open.wait(30)
+        if self.fails:
+            raise OSError(f"no way\n\x1b[31m to send {finding.rule}")
+        self.got.append((run, finding.rule, str(finding.severity)))
+
+    def report(self, reports: Sequence[Report], new: Sequence[Finding]) -> None:
+        for f in new:
+            self.tell("", f)
+        self.got.append(("", "report", " ".join(r.run for r in reports)))
+
+
+def test_each_finding_is_sent_once_and_again_when_it_gets_worse():
+    place = Place()
+    box = Outbox(place, run="a")
+    for severity in (Severity.NOTE, Severity.WARNING, Severity.WARNING, Severity.ERROR, Severity.WARNING):
+        box(finding("x", severity))
+    box(finding("y", Severity.ERROR))
+    box.tell("b", finding("y", Severity.ERROR))
+    assert box.close()
+    assert place.got == [("a", "x", "warning"), ("a", "x", "error"), ("a", "y", "error"), ("b", "y", "error")]
+
+
+def test_least_decides_from_which_severity():
+    place = Place()
+    box = Outbox(place, least=Severity.NOTE)
+    box(finding("x", Severity.NOTE))
+    errors = Place()
+    only = Outbox(errors, least=Severity.ERROR)
+    only(finding("x", Severity.WARNING))
+    assert box.close()
+    assert only.close()
+    assert place.got == [("", "x", "note")]
+    assert errors.got == []
+
+
+@pytest.mark.parametrize("name", ["", "a", "another name of it"])
+def test_the_report_brings_the_roots_that_were_not_told(name: str):
+    place = Place()
+    box = Outbox(place, run=name)
+    box(finding("x"))
+    assert box.close(report("a", finding("x"), finding("y"), finding("z", Severity.NOTE)))
+    assert place.got == [(name, "x", "error"), ("", "y", "error"), ("", "report", "a")]
+
+
+def test_handing_over_does_not_wait_for_the_destination():
+    place = Place()
+    place.open.clear()  # had a finding waited for it, this would stand still
+    box = Outbox(place)
+    for i in range(20):
+        box(finding(f"rule-{i}"))
+    assert place.got == []
+    place.open.set()
+    assert box.close()
+    assert [rule for _, rule, _ in place.got] == [f"rule-{i}" for i in range(20)]
+    assert place.threads
+    assert threading.get_ident() not in place.threads
+
+
+def test_closing_waits_no_longer_than_told(caplog: pytest.LogCaptureFixture):
+    place = Place()
+    place.open.clear()
+    box = Outbox(place)
+    box(finding())
+    assert not box.close(timeout=0.05)
+    assert box.failures == ["not everything was sent within 0.05 s"]
+    place.open.set()
+
+
+def test_failures_are_kept_and_the_first_is_told(caplog: pytest.LogCaptureFixture):
+    box = Outbox(Place(fails=True))
+    with caplog.at_level(logging.WARNING, "fitdoctor"):
+        for i in range(3):
+            box(finding(f"rule-{i}"))
+        assert not box.close()
+    assert len(box.failures) == 3
+    assert [r.getMessage() for r in caplog.records] == [
+        "fitdoctor: a place: no way to send rule-0 (told once; the training goes on)"
+    ]
+
+
+def test_more_than_can_wait_is_dropped_and_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "MOST_WAITING", 5)
+    place = Place()
+    place.open.clear()
+    box = Outbox(place)
+    for i in range(12):
+        box(finding(f"rule-{i}"))
+    place.open.set()
+    assert not box.close()
+    assert 5 <= len(place.got) <= 6
+    assert box.failures[0] == "5 messages wait already; this one was dropped"
+    assert len(place.got) + min(len(box.failures), 7) >= 11
+
+
+def test_a_closed_outbox_takes_nothing_and_starts_nothing():
+    place = Place()
+    box = Outbox(place)
+    assert box.close()
+    box(finding())
+    assert box.close(report())
+    assert place.got == []
+
+
+def test_an_outbox_without_work_has_no_thread():
+    before = threading.active_count()
+    box = Outbox(Place())
+    box(finding(severity=Severity.NOTE))
+    assert threading.active_count() == before
+    assert box.close()
+
+
+def test_a_program_that_ends_without_closing_sends_what_it_has(server: Server):
+    script = (
+        "import fitdoctor, sys\n"
+        "from tests.export.receiver import finding\n"
+        "box = fitdoctor.export.to_webhook(sys.argv[1], run='forgotten')\n"
+        "box(finding())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, server.url], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [r["run"] for said in server.said for r in said["reports"]] == ["forgotten"]
+
+
+def test_a_dead_server_does_not_hold_the_end_of_a_program(server: Server):
+    server.answers = [None]
+    script = (
+        "import fitdoctor, sys\n"
+        "from fitdoctor.export import outbox\n"
+        "from tests.export.receiver import finding\n"
+        "outbox.AT_EXIT = 0.1\n"
+        "fitdoctor.export.to_webhook(sys.argv[1])(finding())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, server.url], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0
+    assert "not everything was sent within 0.1 s" in done.stderr
