@@ -267,6 +267,11 @@ class Loop:
         if self._record and not self._not_training():
             self.losses.look_at_inputs(self._now, criterion, args, record=True)
 
+    def loss_told(self, value: Tensor) -> None:
+        """The loss of a batch that ran before anybody watched."""
+        if self._tick:
+            self._now.take(value.detach())
+
     def take_backward(self, loss: Tensor, divided_by: Tensor | float) -> None:
         """`backward` is about to be called on this, the objective over `divided_by`: the loss, where none was shown."""
         if self._tick and not self._not_training():
