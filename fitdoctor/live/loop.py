@@ -115,6 +115,11 @@ class Loop:
         self._ended, self._last = 0.0, time.perf_counter()
         self.begin(Level.RECORD)
 
+    @property
+    def measuring(self) -> bool:
+        """Whether anything of the step under way is measured."""
+        return self._tick
+
     def begin(self, level: Level) -> None:
         """Get ready for the next step."""
         if (level > Level.IDLE) != self._tick:

@@ -200,9 +200,14 @@ class Monitor:
 
     # --- for adapters, see `Host` -----------------------------------------------------------------------
 
-    def batch_begins(self, model: nn.Module, *inputs: Any) -> None:
+    @property
+    def measuring(self) -> bool:
+        """Whether anything of the step under way is measured; most steps are only counted."""
+        return self._loop.measuring
+
+    def batch_begins(self, model: nn.Module, /, *inputs: Any, **named: Any) -> None:
         """The loop is about to run the model on a batch, for training or (without gradients) for evaluation."""
-        self._loop.forward_begins(model, inputs, {})
+        self._loop.forward_begins(model, inputs, named)
 
     def batch_ends(self, model: nn.Module) -> None:
         """The model has run on the batch; calling it again does nothing."""
