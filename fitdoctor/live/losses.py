@@ -42,7 +42,7 @@ class Losses:
         self.on_bad: Callable[[float], None] = lambda value: None
         self.shown = False
         self._criterion = watched.criterion
-        self._is_mean = (watched.host or Host()).is_mean
+        self._host = watched.host or Host()
         self._ledger, self._scale, self._facts, self._backward = ledger, scale, facts, backward
 
     def of_model(self, now: Step, output: object, kwargs: Mapping[str, Any], *, record: bool) -> None:
@@ -57,10 +57,10 @@ class Losses:
         if self._criterion is not None:
             return
         loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-        if isinstance(loss, Tensor) and self._is_mean(kwargs, loss):
+        if isinstance(loss, Tensor) and self._host.is_mean(kwargs, loss):
             self.shown = True
             self._take(now, loss, record=record)
-        elif (tensor := first_tensor(output)) is not None and tensor.requires_grad:
+        elif not self._host.hears_losses and (tensor := first_tensor(output)) is not None and tensor.requires_grad:
             listen(tensor, self._backward)
 
     def of_criterion(self, now: Step, loss: Tensor, args: Sequence[object], *, record: bool) -> None:

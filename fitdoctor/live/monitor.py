@@ -92,7 +92,8 @@ class Monitor:
         )
         self._loop.after_row = self._after_row
         self._loop.losses.on_bad = self._note_bad_loss
-        self._facts = gather_facts(watched, resumed_at=start or None, tier=tier, **(facts or {}))
+        self._facts = gather_facts(watched, resumed_at=start or None, tier=tier)
+        self._told = dict(facts or {})
         self._intake.tell(self.step, self._all_facts())
 
     # --- for the user ---------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ class Monitor:
 
     def inform(self, **facts: Fact) -> None:
         """Add facts that the monitor cannot know, under the keys of `Run.facts`: ``inform(planned_steps=9000)``."""
-        self._facts.update(facts)
+        self._told.update(facts)
         self._intake.tell(self.step, self._all_facts())
 
     def report(self) -> Report:
@@ -247,7 +248,7 @@ class Monitor:
     # --- after a step ----------------------------------------------------------------------------------
 
     def _all_facts(self) -> dict[str, Fact]:
-        return {**self._facts, **self._loop.facts}
+        return {**self._facts, **self._loop.facts, **self._told}
 
     def _after_row(self, row: Row) -> float:
         """A row is complete: send it on, and judge when it is time. Returns the seconds that this took."""
