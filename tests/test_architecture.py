@@ -59,10 +59,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         *JUDGED,
     },
     "export": {"catalogue", "errors", "finding", "report", "reporters"},
+    "sweep": {"compare", "errors", "finding", "readers", "report", "reporters", "run", "signals", "stats"},
     "many": {"catalogue", "config", "diagnose", "errors", "readers", "report", "run"},
     "live": {"catalogue", "config", "diagnose", "finding", "readers", "report", "errors", "run", "signals"},
     "preflight": {"catalogue", "prescribe", "report", "remedies", "rule", "stats", "triage", "errors", *JUDGED},
-    "tensorboard_plugin": {"config", "diagnose", "readers", "reporters", "report", "run", "errors"},
+    "manual": {"preflight", "reporters", "rule"},
+    "tensorboard_plugin": {"config", "diagnose", "many", "readers", "reporters", "report", "run", "errors"},
     "__main__": {"cli"},
     **dict.fromkeys(("cli", "testing", "__init__"), ANYTHING),
 }

@@ -33,8 +33,7 @@ class RuleName(click.ParamType[Any]):
 )
 def rule(name: str | None, format_: str) -> None:
     """List the rules, or show the manual page of the one with that CODE or NAME."""
-    from fitdoctor import catalogue
-    from fitdoctor.cli import manual
+    from fitdoctor import catalogue, manual
 
     rules = [catalogue.find_entry(name)] if name else list(catalogue.entries())
     if format_ == "json":

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fitdoctor.many.inside import stray
 
 if TYPE_CHECKING:
     from fitdoctor.readers import RunSource
 
 _REMOTE = re.compile(r"[a-zA-Z][0-9a-zA-Z.]*://")
-_STORES = frozenset({"mlflow_store", "dvclive", "clearml_offline", "wandb_offline"})
-"""Readers that look for more in the folders of their logs; the others look for settings only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,36 +33,8 @@ class Place:
         return f"{self.name}/{name}" if self.name else name
 
     def strays(self, source: RunSource) -> Path | None:
-        """The first file of a source that lies outside the folder, or None.
-
-        The walk follows no link out of the folder; here is caught what became a link since, and what a reader would
-        look at beside the log.
-        """
-        root = os.path.realpath(self.path)
-        for path in (*source.files, *_beside(source)):
-            real = os.path.realpath(path)
-            if real != root and not real.startswith(root.rstrip(os.sep) + os.sep):
-                return path
-        return None
-
-
-def _beside(source: RunSource) -> Iterator[Path]:
-    """Links in the folders of a source that a reader could open without having been given them."""
-    from fitdoctor.readers import settings
-
-    folders = {file.parent for file in source.files}
-    for part in source.parts:
-        if part.home not in part.files and part.home.is_dir() and part.module != "tensorboard":
-            folders.update(Path(folder) for folder, _, _ in os.walk(part.home))
-    stores = any(part.module in _STORES for part in source.parts)
-    for folder in folders:
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_symlink() and (stores or entry.name in settings.NAMES):
-                        yield Path(entry.path)
-        except OSError:
-            continue
+        """The first file of a source that lies outside the folder, or None."""
+        return stray(source, self.path)
 
 
 def places(logdir: str, logdir_spec: str = "") -> tuple[list[Place], list[str]]:

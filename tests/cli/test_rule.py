@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from fitdoctor import catalogue
-from fitdoctor.cli import manual, options
+from fitdoctor import catalogue, manual
+from fitdoctor.cli import options
 from fitdoctor.cli.rule import RuleName
 
 DOCS = Path(__file__).parents[2] / "docs"
