@@ -60,7 +60,8 @@ class RunSource:
     @property
     def single(self) -> bool:
         """Whether it is known, without reading, to hold exactly one run."""
-        return bool(self.failure) or all(part.module == "tensorboard" for part in self.parts)
+        homes = {part.home for part in self.parts if part.home not in self.subruns}
+        return bool(self.failure) or (len(homes) <= 1 and all(part.module == "tensorboard" for part in self.parts))
 
     def fingerprint(self) -> tuple[tuple[str, int, int], ...]:
         """Name, size and time of change of every file; a different one means that there is more to read."""

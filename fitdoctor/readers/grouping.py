@@ -13,6 +13,8 @@ _TOGETHER = 8
 """More logs than this in one folder are not several views of one training."""
 _INSIDE = ("runs", "logs", "log", "tensorboard", "tb", "tb_logs", "tf_logs", "vis_data", "csv_logs", "summaries")
 """Folders in which a framework keeps another log of the run whose folder they lie in."""
+OF_THE_MONITOR = "fitdoctor"
+"""The folder that `fitdoctor.attach` makes in a run's folder; as `fitdoctor.live.sinks.FOLDER`, which needs torch."""
 
 
 def one_training(parts: Sequence[Found], subruns: Mapping[Path, Path]) -> bool:
@@ -35,18 +37,25 @@ def apart(parts: Sequence[Found], subruns: Mapping[Path, Path]) -> list[list[Fou
 
 
 def with_logs_inside(groups: dict[Path, list[Found]], subruns: Mapping[Path, Path]) -> dict[Path, list[Found]]:
-    """Add to a run's folder what a framework logged in a folder inside it (``OUT/runs/<date>``)."""
+    """Add to a run's folder what lies in a folder inside it: what a framework logged (``OUT/runs/<date>``), our monitor.
+
+    A folder that the monitor logged into is a run's folder, whether or not there is another log in it.
+    """
+    homes = {*groups, *(place.parent for place in groups if place.name == OF_THE_MONITOR)}
     inside: dict[Path, list[Path]] = {}
     for place in groups:
         for folder in (place, place.parent):
-            if folder.name in _INSIDE and (above := folder.parent) in groups and above != place:
+            if folder.name in (*_INSIDE, OF_THE_MONITOR) and (above := folder.parent) in homes and above != place:
                 inside.setdefault(above, []).append(place)
                 break
     out = dict(groups)
     for above, places in inside.items():
+        own = groups.get(above, [])
+        alone = not own and len(places) == 1
+        if alone or len(places) > _TOGETHER or not (one_training(own, subruns) if own else True):
+            continue
         parts = [p for place in (above, *places) for p in out.get(place, [])]
-        if above in out and len(places) <= _TOGETHER and one_training(groups[above], subruns):
-            for place in places:
-                out.pop(place, None)
-            out[above] = parts
+        for place in places:
+            out.pop(place, None)
+        out[above] = parts
     return out

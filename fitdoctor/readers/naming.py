@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fitdoctor.readers.grouping import OF_THE_MONITOR
+
 if TYPE_CHECKING:
     from fitdoctor.readers import RunSource
     from fitdoctor.readers.walk import Survey
@@ -19,8 +21,6 @@ _PLAIN_STEMS = re.compile(
     re.IGNORECASE,
 )
 """File names that say nothing: the run is named after the folder."""
-_OF_THE_MONITOR = "fitdoctor"
-"""The folder that `fitdoctor.attach` makes in a run's folder; as `fitdoctor.live.sinks.FOLDER`, which needs torch."""
 
 
 def name_of(root: Path, home: Path, place: Path, alone: bool) -> str:
@@ -45,7 +45,7 @@ def named_above(root: Path, sources: list[RunSource]) -> list[RunSource]:
     """
     short: dict[int, str] = {}
     for i, source in enumerate(sources):
-        if source.path.name != _OF_THE_MONITOR or not source.single or source.failure:
+        if source.path.name != OF_THE_MONITOR or not source.single or source.failure:
             continue
         above = source.path.parent
         if above != root and root in above.parents:
