@@ -120,6 +120,11 @@ class Loop:
         """Whether anything of the step under way is measured."""
         return self._tick
 
+    @property
+    def probing(self) -> bool:
+        """Whether the model is being run by us."""
+        return self._paused
+
     def begin(self, level: Level) -> None:
         """Get ready for the next step."""
         if (level > Level.IDLE) != self._tick:

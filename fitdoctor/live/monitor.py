@@ -167,6 +167,10 @@ class Monitor:
         self._told.update(facts)
         self._intake.tell(self.step, self._all_facts())
 
+    def flush(self) -> None:
+        """Take in what is still on the device; waits for it."""
+        self._receive(wait=True)
+
     def report(self) -> Report:
         """Diagnose what was measured so far."""
         self._receive(wait=True)
@@ -205,6 +209,11 @@ class Monitor:
     def measuring(self) -> bool:
         """Whether anything of the step under way is measured; most steps are only counted."""
         return self._loop.measuring
+
+    @property
+    def probing(self) -> bool:
+        """Whether the model is being run by the monitor."""
+        return self._loop.probing
 
     def batch_begins(self, model: nn.Module, /, *inputs: Any, **named: Any) -> None:
         """The loop is about to run the model on a batch, for training or (without gradients) for evaluation."""
