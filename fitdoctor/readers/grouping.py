@@ -37,7 +37,7 @@ def apart(parts: Sequence[Found], subruns: Mapping[Path, Path]) -> list[list[Fou
 
 
 def with_logs_inside(groups: dict[Path, list[Found]], subruns: Mapping[Path, Path]) -> dict[Path, list[Found]]:
-    """Add to a run's folder what lies in a folder inside it: what a framework logged (``OUT/runs/<date>``), our monitor.
+    """Add to a run's folder what lies in a folder inside it: another log of it (``OUT/runs/<date>``).
 
     A folder that the monitor logged into is a run's folder, whether or not there is another log in it.
     """

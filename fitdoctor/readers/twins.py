@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -104,7 +105,7 @@ def _same_course(a: Series, b: Series) -> bool:
     spread = float(np.ptp(np.concatenate([a.values, b.values])))
     edges = np.linspace(first, last, 5)
     apart: list[bool] = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         x, y = (s.values[(s.steps >= low) & (s.steps <= high)] for s in (a, b))
         if len(x) and len(y):
             size = max(abs(float(np.median(x))), abs(float(np.median(y))))
