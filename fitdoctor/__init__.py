@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fitdoctor.rule import CannotJudge, Rule, rule
     from fitdoctor.run import Run, Series, Span
     from fitdoctor.signals import Quantity, Signal
+    from fitdoctor.sweep import Sweep, sweep
 
 _HOME = {
     "Comparison": "compare",
@@ -60,6 +61,8 @@ _HOME = {
     "Span": "run",
     "Quantity": "signals",
     "Signal": "signals",
+    "Sweep": "sweep",
+    "sweep": "sweep",
 }
 
 __all__ = [
@@ -83,6 +86,7 @@ __all__ = [
     "Severity",
     "Signal",
     "Span",
+    "Sweep",
     "TrainingSick",
     "__version__",
     "attach",
@@ -92,6 +96,7 @@ __all__ = [
     "open_runs",
     "preflight",
     "rule",
+    "sweep",
 ]
 
 

@@ -43,6 +43,7 @@ def log(tmp_path: Path) -> str:
         ["--version"],
         ["analyze", "--help"],
         ["compare", "--help"],
+        ["sweep", "--help"],
         ["rule", "--help"],
         ["signals", "--help"],
         ["watch", "--help"],
@@ -63,6 +64,15 @@ def test_analyze_loads_no_framework(log: str, format_: str):
 @pytest.mark.parametrize("format_", ["terminal", "json", "markdown"])
 def test_compare_loads_no_framework(log: str, format_: str):
     assert loaded_by(["compare", log, log, "--format", format_], FRAMEWORKS) == ""
+
+
+@pytest.mark.parametrize("format_", ["terminal", "json", "markdown"])
+def test_sweep_loads_no_framework(tmp_path: Path, log: str, format_: str):
+    for rate in ("0.1", "0.01", "0.001"):
+        run = tmp_path / "sweep" / f"lr={rate}"
+        run.mkdir(parents=True)
+        (run / "metrics.csv").write_text(Path(log).read_text("utf-8"), "utf-8")
+    assert loaded_by(["sweep", str(tmp_path / "sweep"), "--no-cache", "--format", format_], FRAMEWORKS) == ""
 
 
 def test_watch_loads_no_framework(log: str):

@@ -12,6 +12,7 @@ from fitdoctor.cli.compare import compare
 from fitdoctor.cli.preflight import preflight
 from fitdoctor.cli.rule import rule
 from fitdoctor.cli.signals import signals
+from fitdoctor.cli.sweep import sweep
 from fitdoctor.cli.watch import watch
 from fitdoctor.errors import FitdoctorError
 
@@ -64,5 +65,5 @@ def main() -> None:
     """
 
 
-for _command in (analyze, compare, watch, preflight, rule, signals):
+for _command in (analyze, compare, sweep, watch, preflight, rule, signals):
     main.add_command(_command)

@@ -188,7 +188,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain Python data; numbers that are not finite are strings, as in a report."""
-        return {"format_version": FORMAT_VERSION, **_plain(self)}
+        return {"format_version": FORMAT_VERSION, **plain(self)}
 
     def new(self, least: Severity) -> tuple[FindingChange, ...]:
         """Findings of at least that severity that came up, or got that bad, after the change."""
@@ -202,15 +202,15 @@ class Comparison:
         )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if isinstance(value, Signal):
         return {"quantity": value.quantity.name, "split": value.split, "layer": value.layer}
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, Severity):
         return value.value
     if isinstance(value, float) and not math.isfinite(value):
