@@ -41,11 +41,13 @@ def with_logs_inside(groups: dict[Path, list[Found]], subruns: Mapping[Path, Pat
 
     A folder that the monitor logged into is a run's folder, whether or not there is another log in it.
     """
-    homes = {*groups, *(place.parent for place in groups if place.name == OF_THE_MONITOR)}
+    watched = {place.parent for place in groups if place.name == OF_THE_MONITOR}
     inside: dict[Path, list[Path]] = {}
     for place in groups:
         for folder in (place, place.parent):
-            if folder.name in (*_INSIDE, OF_THE_MONITOR) and (above := folder.parent) in homes and above != place:
+            if place in watched or folder.name not in (*_INSIDE, OF_THE_MONITOR):
+                continue
+            if (above := folder.parent) != place and (above in groups or above in watched):
                 inside.setdefault(above, []).append(place)
                 break
     out = dict(groups)

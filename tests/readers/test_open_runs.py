@@ -125,23 +125,61 @@ def test_the_working_folder_has_a_name(table: Write, tmp_path: Path, monkeypatch
 def test_the_log_of_the_monitor_is_called_after_the_run(table: Write, tmp_path: Path) -> None:
     """`attach(logdir="runs/a")` writes to runs/a/fitdoctor; the training is called a."""
 
-    def watched(folder: str) -> None:
-        (tmp_path / folder / "fitdoctor").mkdir(parents=True)
-        path = tmp_path / folder / "fitdoctor" / "events.out.tfevents.1.host"
-        events = (event(i, 1.0 + i, simple("train/loss", 1.0 / (1 + i))) for i in range(3))
-        path.write_bytes(b"".join(record(e) for e in (version(), *events)))
-
-    watched("runs/a")
+    watched(tmp_path / "runs/a", [1.0, 0.5, 0.33])
     assert names(tmp_path) == ["runs/a"]
     for inside in ("runs", "runs/a", "runs/a/fitdoctor"):
         assert names(tmp_path / inside) == ["a"], inside
     assert [run.path for run in open_runs(tmp_path)] == [str(tmp_path / "runs" / "a" / "fitdoctor")]
     # Names stay unique, and a log at the top that has neighbours is not called after all of them.
-    watched("runs/b")
+    watched(tmp_path / "runs/b", [1.0, 0.5, 0.33])
     table("runs/b/metrics.csv", step=[0, 1], loss=[1, 0.5])
-    watched(".")
-    assert names(tmp_path) == ["fitdoctor", "runs/a", "runs/b", "runs/b/fitdoctor"]
+    watched(tmp_path, [1.0, 0.5, 0.33])
+    assert names(tmp_path) == ["fitdoctor", "runs/a", "runs/b"]
     assert names(tmp_path, match="runs/a") == ["runs/a"]
+
+
+def watched(folder: Path, loss: list[float], lr: float = 0.1) -> None:
+    """What the monitor logs below a run's folder, from step 1."""
+    (folder / "fitdoctor").mkdir(parents=True)
+    values = {"train/loss": loss, "lr": [lr] * len(loss)}
+    events = (event(i, 1.0 + i, simple(tag, v)) for tag, all_ in values.items() for i, v in enumerate(all_, 1))
+    (folder / "fitdoctor" / "events.out.tfevents.1.host").write_bytes(b"".join(map(record, (version(), *events))))
+
+
+def test_the_log_of_the_monitor_is_joined_with_that_of_the_framework(table: Write, tmp_path: Path) -> None:
+    """Lightning's CSVLogger counts steps from 0, logs every fifth, and knows what the user logs."""
+    loss = [2.0 / (1 + 0.1 * i) for i in range(100)]
+    watched(tmp_path, loss)
+    every = list(range(4, 100, 5))
+    table("metrics.csv", step=every, train_loss=[loss[i] for i in every], val_f1=[0.01 * i for i in every])
+    run = only(tmp_path)
+    assert run.name == tmp_path.name
+    assert signals(run) == {"train loss", "lr", "val score of f1"}
+    assert len(run.require(Signal(LOSS))) == 100
+    assert any("tells the same training" in str(n) for n in run.notes)
+
+
+def test_a_log_goes_on_where_the_monitor_was_switched_off(table: Write, tmp_path: Path) -> None:
+    loss = [2.0 / (1 + 0.1 * i) for i in range(100)]
+    watched(tmp_path, loss[:60])
+    table("metrics.csv", step=list(range(100)), train_loss=loss)
+    assert only(tmp_path).require(Signal(LOSS)).steps[-1] == 99
+
+
+def test_another_training_in_the_folder_of_the_monitor_stays_another(table: Write, tmp_path: Path) -> None:
+    watched(tmp_path, [2.0 / (1 + 0.1 * i) for i in range(100)])
+    table("metrics.csv", step=list(range(100)), train_loss=[3.0 - 0.001 * i for i in range(100)])
+    assert len(list(open_runs(tmp_path))) == 2
+
+
+def test_the_folder_of_the_monitor_is_the_run_of_what_lies_in_runs(events: Write, tmp_path: Path) -> None:
+    """The Hugging Face Trainer: OUT/runs/<date> beside OUT/fitdoctor, and nothing in OUT itself."""
+    loss = [2.0 / (1 + 0.1 * i) for i in range(50)]
+    watched(tmp_path / "out", loss)
+    events("out/runs/Nov23", loss=loss, eval_f1=[0.01 * i for i in range(50)])
+    run = only(tmp_path / "out")
+    assert run.name == "out"
+    assert "val score of f1" in signals(run)
 
 
 def test_a_pattern_that_fits_nothing_gives_nothing(table: Write, tmp_path: Path) -> None:
