@@ -95,7 +95,7 @@ def _agree(monitor: Run, other: Run) -> bool:
 
 
 def _same_course(a: Series, b: Series) -> bool:
-    """Whether two series have about the same values over the steps that both cover, by the medians of its quarters.
+    """Whether two series have about the same values over the steps that both cover, by the medians of its quarters (fewer where it is short).
 
     One may be of single batches and the other a mean, they may be of different steps, and one may count from 0.
     """
@@ -103,7 +103,7 @@ def _same_course(a: Series, b: Series) -> bool:
     if last - first < (max(a.steps[-1], b.steps[-1]) - first) // 2:
         return False
     spread = float(np.ptp(np.concatenate([a.values, b.values])))
-    edges = np.linspace(first, last, 5)
+    edges = np.linspace(first, last, 2 + int(np.clip((last - first) // 8 - 1, 0, 3)))
     apart: list[bool] = []
     for low, high in pairwise(edges):
         x, y = (s.values[(s.steps >= low) & (s.steps <= high)] for s in (a, b))

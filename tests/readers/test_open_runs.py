@@ -15,7 +15,7 @@ import pytest
 from fitdoctor.errors import ConfigError, NoLogsFound, ReadError
 from fitdoctor.readers import describe, find_runs, open_runs
 from fitdoctor.run import Run
-from fitdoctor.signals import ACCURACY, LOSS, LR
+from fitdoctor.signals import ACCURACY, LOSS, LR, Signal
 
 from .conftest import FIXTURES
 from .event_files import event, record, simple, version
