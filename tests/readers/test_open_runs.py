@@ -15,7 +15,7 @@ import pytest
 from fitdoctor.errors import ConfigError, NoLogsFound, ReadError
 from fitdoctor.readers import describe, find_runs, open_runs
 from fitdoctor.run import Run
-from fitdoctor.signals import ACCURACY, LOSS, LR, Signal
+from fitdoctor.signals import ACCURACY, LOSS, LR
 
 from .conftest import FIXTURES
 from .event_files import event, record, simple, version
@@ -155,7 +155,7 @@ def test_the_log_of_the_monitor_is_joined_with_that_of_the_framework(table: Writ
     run = only(tmp_path)
     assert run.name == tmp_path.name
     assert signals(run) == {"train loss", "lr", "val score of f1"}
-    assert len(run.require(Signal(LOSS))) == 100
+    assert len(run.get(LOSS)) == 100
     assert any("tells the same training" in str(n) for n in run.notes)
 
 
@@ -163,7 +163,7 @@ def test_a_log_goes_on_where_the_monitor_was_switched_off(table: Write, tmp_path
     loss = [2.0 / (1 + 0.1 * i) for i in range(100)]
     watched(tmp_path, loss[:60])
     table("metrics.csv", step=list(range(100)), train_loss=loss)
-    assert only(tmp_path).require(Signal(LOSS)).steps[-1] == 99
+    assert only(tmp_path).get(LOSS).steps[-1] == 99
 
 
 def test_another_training_in_the_folder_of_the_monitor_stays_another(table: Write, tmp_path: Path) -> None:
@@ -176,10 +176,10 @@ def test_the_folder_of_the_monitor_is_the_run_of_what_lies_in_runs(events: Write
     """The Hugging Face Trainer: OUT/runs/<date> beside OUT/fitdoctor, and nothing in OUT itself."""
     loss = [2.0 / (1 + 0.1 * i) for i in range(50)]
     watched(tmp_path / "out", loss)
-    events("out/runs/Nov23", loss=loss, eval_f1=[0.01 * i for i in range(50)])
+    events("out/runs/Nov23", loss=loss, grad_norm=[1.0 + 0.01 * i for i in range(50)])
     run = only(tmp_path / "out")
     assert run.name == "out"
-    assert "val score of f1" in signals(run)
+    assert "grad_norm" in signals(run)
 
 
 def test_a_pattern_that_fits_nothing_gives_nothing(table: Write, tmp_path: Path) -> None:
