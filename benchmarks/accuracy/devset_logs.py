@@ -7,9 +7,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from devset_training import Outcome
+
+if TYPE_CHECKING:
+    from devset_training import Outcome
 
 
 @dataclass(frozen=True)

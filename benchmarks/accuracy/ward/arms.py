@@ -1,0 +1,153 @@
+"""What fitdoctor says of a run: from the script's own log, from the monitor's, and before the first step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from benchmarks.accuracy.ward.plan import Case
+from benchmarks.accuracy.ward.store import Store
+from benchmarks.accuracy.ward.training import Program, prepare
+
+ARMS = ("logs", "hooks", "probes")
+PROBES_BUDGET = 20.0
+"""Seconds that the probes of one program may take."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """One answer.
+
+    Attributes:
+        verdict: "sick", "healthy" or "cannot judge".
+        roots: rule, severity and confidence of the diagnoses with a warning or an error, the most important first.
+        found: rules with a warning or an error -> severity.
+        could_be: causes that the first diagnosis names besides.
+        change: knob, operation and value of the first remedy that a program can apply, or None.
+    """
+
+    verdict: str
+    roots: tuple[tuple[str, str, str], ...] = ()
+    found: tuple[tuple[str, str], ...] = ()
+    could_be: tuple[str, ...] = ()
+    change: tuple[str, str, object] | None = None
+
+    @property
+    def root(self) -> str:
+        """The one cause that is named, "" for none."""
+        return self.roots[0][0] if self.roots else ""
+
+    @property
+    def three(self) -> tuple[str, ...]:
+        """The first three causes: roots, then what the first says it could be as well."""
+        return tuple(dict.fromkeys([r[0] for r in self.roots] + list(self.could_be)))[:3]
+
+    @property
+    def worst(self) -> str:
+        """The worst severity, "" for none."""
+        return next((s for s in ("error", "warning") if any(s == f[1] for f in self.found)), "")
+
+
+def summary(report: object) -> Said:
+    """A report in the words of the ward."""
+    from fitdoctor.report import Report
+
+    assert isinstance(report, Report)
+    serious = [d for d in report.diagnoses if d.root.severity != "note"]
+    first = serious[0].root if serious else None
+    change = next((r.change for r in first.remedies if r.change is not None), None) if first else None
+    return Said(
+        report.verdict,
+        tuple((d.root.rule, str(d.root.severity), str(d.root.confidence)) for d in serious),
+        tuple(dict.fromkeys((f.rule, str(f.severity)) for f in report.findings if f.severity != "note")),
+        tuple(serious[0].could_be) if serious else (),
+        (change.knob, change.op, change.value) if change else None,
+    )
+
+
+def judge(folder: Path, until: float = 1.0) -> Said:
+    """Diagnose a log folder as ``fitdoctor analyze`` does.
+
+    Args:
+        folder: of the log.
+        until: share of the run that is looked at, as somebody would who looks while it trains.
+    """
+    import fitdoctor
+
+    run = next(iter(fitdoctor.open_runs(folder)))
+    if until < 1 and run.steps is not None:
+        run = run.until(int(run.steps.first + until * (run.steps.last - run.steps.first)))
+    return summary(fitdoctor.diagnose(run))
+
+
+def examine(program: Program) -> Said:
+    """Let the probes look at a program that has not begun."""
+    import fitdoctor
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    recipe = program.recipe
+    order = program.train[1].argsort(stable=True) if recipe.sorted_batches and program.train[1].ndim == 1 else None
+    x, y = program.train if order is None else (program.train[0][order], program.train[1][order])
+    shuffled = not recipe.fixed_order and not recipe.sorted_batches
+    batch = min(recipe.batch, len(x))
+    train = DataLoader(TensorDataset(x, y), batch, shuffle=shuffled, drop_last=True, generator=torch.Generator())
+    val = DataLoader(TensorDataset(*program.val), 128)
+    report = fitdoctor.preflight(
+        program.model,
+        program.criterion,
+        program.optimizer,
+        train,
+        val,
+        scheduler=program.schedule.scheduler,
+        loss_of=lambda net, pair: program.loss_of(net(pair[0]), pair[1]),
+        budget=PROBES_BUDGET,
+    )
+    return summary(report)
+
+
+def say(case: Case, store: Store, arm: str) -> Said:
+    """What one arm says of a case; kept on disk, for as long as the package and the run are the same."""
+    kept = store.root / "said" / f"{package_hash()}" / f"{case.recipe.key()}-{arm}.json"
+    if kept.exists():
+        data = json.loads(kept.read_text("utf-8"))
+        return Said(
+            data["verdict"],
+            tuple(map(tuple, data["roots"])),
+            tuple(map(tuple, data["found"])),
+            tuple(data["could_be"]),
+            tuple(data["change"]) if data["change"] else None,
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if arm == "probes":
+            said = examine(prepare(case.recipe))
+        else:
+            said = judge(store.logs(case.recipe) if arm == "logs" else store.hooks(case.recipe))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(asdict(said)), "utf-8")
+    return said
+
+
+@cache
+def package_hash() -> str:
+    """Twelve hex digits of everything that judges: what is frozen before a score counts."""
+    import fitdoctor
+
+    package = Path(fitdoctor.__file__).parent
+    return digest(
+        p for p in package.rglob("*.py") if "tensorboard_plugin" not in p.parts and "reporters" not in p.parts
+    )
+
+
+def digest(files: Iterable[Path]) -> str:
+    """Twelve hex digits of the contents of files, in the order of their names."""
+    seen = hashlib.sha256()
+    for path in sorted(files):
+        seen.update(path.name.encode() + path.read_bytes())
+    return seen.hexdigest()[:12]

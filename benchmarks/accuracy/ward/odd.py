@@ -1,0 +1,65 @@
+"""What looks odd and is healthy: each is a thing that careful people do on purpose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.accuracy.ward.families import FAMILIES, Family
+from benchmarks.accuracy.ward.recipe import Recipe
+
+CHANGES: tuple[tuple[str, dict[str, object], tuple[str, ...]], ...] = (
+    (
+        "dropout, val better than train",
+        {"dropout": 0.4, "epochs": 35},
+        ("digits-mlp3", "clusters", "waves", "digits-cnn"),
+    ),
+    ("label smoothing", {"smoothing": 0.15}, ("digits-cnn", "shapes", "clusters", "waves")),
+    ("mixup", {"mixup": 0.3, "epochs": 30}, ("digits-cnn", "shapes", "waves")),
+    ("warm restarts", {"schedule": "restarts", "warmup": 0.0}, ("digits-cnn", "waves", "arm", "clusters", "friedman")),
+    (
+        "one cycle, high peak",
+        {"schedule": "onecycle", "lr_times": 3, "warmup": 0.0},
+        ("digits-cnn", "waves", "clusters"),
+    ),
+    ("full batch", {"batch": 100_000, "epochs": 250}, ("friedman", "checkerboard", "arm", "digits-mlp3")),
+    ("large batch", {"batch": 256, "lr_times": 2, "epochs": 50}, ("digits-mlp3", "shapes", "clusters", "pictures")),
+    ("tiny validation set", {"n_val": 20}, ("digits-mlp3", "shapes", "waves", "checkerboard", "arm")),
+    ("solved at once", {"lr_times": 2, "epochs": 40}, ("digits-cnn", "recall", "sorting")),
+    ("constant rate on purpose", {"schedule": "constant", "warmup": 0.0}, ("digits-cnn", "waves", "clusters", "arm")),
+    ("stopped early by hand", {"stop_at": 0.5}, ("digits-mlp3", "arm", "pictures", "recall", "shapes")),
+    (
+        "one outlier batch, recovered",
+        {"outlier": 20, "outlier_every": 333, "clip": 1.0},
+        ("digits-cnn", "shapes", "arm"),
+    ),
+    ("gentle clipping", {"clip": 5.0}, ("text", "recall", "sorting", "waves")),
+    ("resumed with its state", {"restart": "with-state"}, ("digits-mlp3", "waves", "arm", "sorting")),
+    ("small batches", {"batch": 6, "epochs": 8, "lr_times": 0.4}, ("digits-mlp3", "arm", "shapes")),
+    ("accumulation", {"accumulate": 4, "batch": 8}, ("digits-mlp3", "waves", "clusters", "arm", "sorting")),
+    ("frozen on purpose", {"frozen_on_purpose": 0.4, "pretrain": 300}, ("digits-mlp3", "shapes", "clusters")),
+    (
+        "fine-tuning, small rate",
+        {"pretrain": 300, "epochs": 8, "lr_times": 0.1},
+        ("clusters", "shapes", "waves", "sorting"),
+    ),
+    ("imbalance, weighted loss", {"imbalance": 0.7, "loss_weights": True}, ("digits-cnn", "waves", "clusters")),
+    ("noise in the labels, small net", {"label_noise": 0.2, "width": 16, "epochs": 12}, ("clusters", "digits-mlp3")),
+    ("leaky units", {"activation": "leaky"}, ("digits-mlp3", "shapes", "arm")),
+    ("weight decay", {"weight_decay": 1e-4}, ("digits-cnn", "waves", "shapes")),
+    ("beta2 of 0.95", {"beta2": 0.95}, ("digits-mlp3", "clusters", "sorting", "text")),
+    ("drop on plateau", {"schedule": "plateau", "warmup": 0.0}, ("digits-mlp3", "arm", "shapes")),
+    ("bf16 with a large rate", {"bf16": True, "lr_times": 2}, ("checkerboard", "digits-mlp3")),
+)
+"""(what is odd, changes, families whose names begin so)."""
+
+
+def odd_recipes() -> list[tuple[str, Family, Recipe]]:
+    """Every odd recipe, its seed from its place in the list."""
+    out = []
+    for i, (what, changes, where) in enumerate(CHANGES):
+        for family in FAMILIES:
+            if family.name.startswith(where):
+                rest = {k: v for k, v in changes.items() if k != "lr_times"}
+                lr = family.base.lr * float(changes.get("lr_times", 1.0))  # type: ignore[arg-type]
+                out.append((what, family, replace(family.base, lr=lr, seed=500 + i, **rest)))  # type: ignore[arg-type]
+    return out
