@@ -17,6 +17,7 @@ SAYS = {
     "distributed": "the ranks' weights differ by 0.0",
     "find_the_nan": "step 3: the gradient with respect to 0 is the first that is not finite",
     "fused_and_foreach": "('fused', True) {'loss'",
+    "ignite_engine": "steps: 300 | iterations: 600",
     "lbfgs_closure": "steps: 20 |",
     "mixed_precision": "first non-finite value: None",
     "preflight_broken_program": "with shuffled batches: healthy",
@@ -33,6 +34,7 @@ SAYS = {
 ARGUMENTS = {"distributed": ["ddp"]}  # test_ranks.py trains with FSDP2
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # importing Ignite
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from pathlib import Path
@@ -22,12 +23,13 @@ from fitdoctor.errors import TrainingSick
 from fitdoctor.finding import Finding, Severity
 from fitdoctor.live.assembly import Tier
 from fitdoctor.live.entry import attach
+from fitdoctor.live.layers import Model
 from fitdoctor.live.monitor import Monitor
 from fitdoctor.live.watched import Host, Optimizers
 from fitdoctor.readers.tags import Mapped, interpret
 from fitdoctor.report import Report
 from fitdoctor.run import Fact
-from fitdoctor.signals import SPLIT_QUANTITIES, Signal
+from fitdoctor.signals import LOSS, SPLIT_QUANTITIES, Signal
 
 log = logging.getLogger("fitdoctor")
 
@@ -127,6 +129,7 @@ class Guest:
         }
         self._stop: _Stop | None = None
         self._tags: dict[Signal, str] = {}
+        self._ours: dict[str, bool] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry what was asked for, not the monitor that sits on this training."""
@@ -136,7 +139,7 @@ class Guest:
 
     def enter(
         self,
-        model: nn.Module,
+        model: Model,
         optimizer: Optimizers,
         *,
         host: Host,
@@ -161,7 +164,7 @@ class Guest:
             facts: what the framework knows; None for what it does not.
         """
         self.leave()
-        self.report, self._tags = None, {}
+        self.report, self._tags, self._ours = None, {}, {}
         logdir = folder if self._logdir is None else self._logdir
         self._stop = _Stop()
         self.monitor = attach(
@@ -198,6 +201,24 @@ class Guest:
             # Of several validation sets, the first one is the validation: mixing them would make a curve that jumps.
             if isinstance(meaning, Mapped) and self._tags.setdefault(meaning.signal, tag) == tag:
                 self.monitor.log(**{name: value})
+
+    def log_training(self, metrics: Mapping[str, Any]) -> None:
+        """Log metrics of the training's data that the monitor does not measure; its loss is always measured."""
+        if self.monitor is None:
+            return
+        for tag, value in metrics.items():
+            meaning = interpret(tag)
+            if not isinstance(meaning, Mapped) or not _is_number(value) or meaning.signal.quantity == LOSS:
+                continue
+            signal = meaning.signal
+            told = signal.quantity in SPLIT_QUANTITIES and signal.split == "train"
+            if told and self._ours.setdefault(tag, not self._measured(signal)):
+                self.monitor.log(**{tag: value})
+
+    def _measured(self, signal: Signal) -> bool:
+        assert self.monitor is not None
+        self.monitor.flush()
+        return not math.isnan(self.monitor.last(signal.quantity.name, signal.layer))
 
     def leave(self, error: BaseException | None = None) -> None:
         """Take the monitor off, and tell once what was found. Leaving twice does nothing.
