@@ -37,8 +37,7 @@ class Curves:
 
     def layers(self, quantity: object) -> list[np.ndarray]:
         """Values per layer of a quantity that the monitor recorded."""
-        return [s.values for s in self.run.layers(quantity).values()] if self.run is not None else []  # type:
-        ignore[arg - type]
+        return [s.values for s in self.run.layers(quantity).values()] if self.run is not None else []
 
 
 def sagemaker(c: Curves) -> Named:

@@ -65,11 +65,10 @@ class Fault:
 
 def _applied(family: Family, changes: dict[str, object], seed: int) -> Recipe:
     changes = dict(changes)
-    lr = family.base.lr * float(changes.pop("lr_times", 1.0))  # type: ignore[arg-type]
+    lr = family.base.lr * float(changes.pop("lr_times", 1.0))
     if "told" in changes:  # the share of the epochs that the scheduler was told of
-        changes["schedule_epochs"] = max(round(float(changes.pop("told")) * family.base.epochs), 1)  # type:
-        ignore[arg - type]
-    return replace(family.base, **(changes | {"lr": lr, "seed": seed}))  # type: ignore[arg-type]
+        changes["schedule_epochs"] = max(round(float(changes.pop("told")) * family.base.epochs), 1)
+    return replace(family.base, **(changes | {"lr": lr, "seed": seed}))
 
 
 def _any(_: Family) -> bool:

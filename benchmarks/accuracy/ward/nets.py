@@ -77,7 +77,7 @@ class Transformer(nn.Module):
 
 
 def build(recipe: Recipe, task: Task) -> nn.Module:
-    """The recipe's network: ``mlp4-tanh``, ``res6-gelu``, ``cnn-bn``, ``conv1d-bn``, ``auto``, ``gru``, ``former2-pre``."""
+    """The recipe's network: ``mlp4-tanh``, ``res6-gelu``, ``cnn-bn``, ``conv1d-bn``, ``auto``, ``former2-pre``."""
     kind, *variants = recipe.arch.split("-")
     name = kind.rstrip("0123456789") if kind != "conv1d" else kind
     depth = (int(kind[len(name) :] or 3) if name != "conv1d" else 3) if not recipe.depth else recipe.depth

@@ -60,6 +60,6 @@ def odd_recipes() -> list[tuple[str, Family, Recipe]]:
         for family in FAMILIES:
             if family.name.startswith(where):
                 rest = {k: v for k, v in changes.items() if k != "lr_times"}
-                lr = family.base.lr * float(changes.get("lr_times", 1.0))  # type: ignore[arg-type]
-                out.append((what, family, replace(family.base, lr=lr, seed=500 + i, **rest)))  # type: ignore[arg-type]
+                lr = family.base.lr * float(changes.get("lr_times", 1.0))
+                out.append((what, family, replace(family.base, lr=lr, seed=500 + i, **rest)))
     return out

@@ -39,7 +39,7 @@ def _fixed(**fields: object) -> Turn:
 KNOBS: dict[str, Turn] = {
     "learning_rate": _times("lr"),
     "clip_norm": _times("clip"),
-    "epochs": lambda r, v: {"epochs": max(round(float(v)), 1), "schedule_epochs": 0},  # type: ignore[arg-type]
+    "epochs": lambda r, v: {"epochs": max(round(float(v)), 1), "schedule_epochs": 0},
     "batch_size": _times("batch"),
     "weight_decay": _times("weight_decay"),
     "dropout": _times("dropout"),
@@ -76,7 +76,7 @@ KNOBS: dict[str, Turn] = {
     "precision": _fixed(bf16=False),
     "scheduler_interval": _fixed(scheduler_every=""),
     "schedule_length": _fixed(schedule_epochs=0, scheduler_every=""),
-    "warmup_steps": lambda r, v: {"warmup": min(float(v) / max(_steps(r), 1), 0.5)},  # type: ignore[arg-type]
+    "warmup_steps": lambda r, v: {"warmup": min(float(v) / max(_steps(r), 1), 0.5)},
     "schedule": lambda r, v: {"schedule": {"multi-step": "step"}.get(str(v), str(v)), "scheduler_every": ""},
     "checkpoint": _fixed(deliver_best=True),
     "early_stopping_patience": _fixed(deliver_best=True),
@@ -127,14 +127,14 @@ def applied(change: tuple[str, str, object], recipe: Recipe) -> Recipe | None:
     if op == "multiply":
         field = next(iter(turn(recipe, 1)))
         before = getattr(recipe, field) or {"depth": 3}.get(field, 0)
-        value = before * float(value)  # type: ignore[arg-type]
+        value = before * float(value)
     fields = turn(recipe, value)
     for name in ("batch", "width", "depth", "epochs"):
         if name in fields:
-            fields[name] = max(round(float(fields[name])), 1)  # type: ignore[arg-type]
+            fields[name] = max(round(float(fields[name])), 1)
     if fields.get("activation") and str(fields["activation"]) not in ACTIVATIONS:
         return None
-    return replace(recipe, **fields)  # type: ignore[arg-type]
+    return replace(recipe, **fields)
 
 
 def delivered(outcome: Outcome, recipe: Recipe, *, errors: bool) -> float:

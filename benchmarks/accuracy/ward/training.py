@@ -161,9 +161,9 @@ def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
         case "rmsprop":
             return torch.optim.RMSprop(parameters, lr, weight_decay=decay, eps=recipe.eps or 1e-8)
         case "adam":
-            return torch.optim.Adam(parameters, lr, weight_decay=decay, **adam)  # type: ignore[arg-type]
+            return torch.optim.Adam(parameters, lr, weight_decay=decay, **adam)
         case "adamw":
-            return torch.optim.AdamW(parameters, lr, weight_decay=decay or 0.01, **adam)  # type: ignore[arg-type]
+            return torch.optim.AdamW(parameters, lr, weight_decay=decay or 0.01, **adam)
     raise ValueError(f"{recipe.opt}: expected sgd, momentum, nesterov, rmsprop, adam or adamw")
 
 
