@@ -95,7 +95,7 @@ def _agree(monitor: Run, other: Run) -> bool:
 
 
 def _same_course(a: Series, b: Series) -> bool:
-    """Whether two series have about the same values over the steps that both cover, by the medians of its quarters (fewer where it is short).
+    """Whether two series have about the same values over the steps that both cover, by the medians of up to four parts.
 
     One may be of single batches and the other a mean, they may be of different steps, and one may count from 0.
     """
