@@ -46,6 +46,13 @@ _BY_SUFFIX = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html
     help="Processes that read and judge.  [default: one a core, where there is enough to do]",
 )
 @click.option(
+    "--engine",
+    default="process",
+    show_default=True,
+    metavar="ENGINE",
+    help="What runs the workers: process, or dask[://SCHEDULER] for a Dask cluster.",
+)
+@click.option(
     "--cache/--no-cache",
     default=True,
     help="Keep reports in the user's cache folder and use those kept, as long as log and rules are unchanged.",
@@ -54,8 +61,8 @@ _BY_SUFFIX = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html
 @click.option("-q", "--quiet", is_flag=True, help="Show verdicts only, and no progress.")
 @click.pass_context
 def analyze(
-    ctx: click.Context, /, paths: tuple[Path, ...], format_: str | None, output: Path | None, exit_zero: bool,
-    pattern: str | None, full: int, workers: int | None, cache: bool, targets: tuple[str, ...], send: Any,
+    ctx: click.Context, /, paths: tuple[str | Path, ...], format_: str | None, output: Path | None, exit_zero: bool,
+    pattern: str | None, full: int, workers: int | None, engine: str, cache: bool, targets: tuple[str, ...], send: Any,
     allow_http: bool, verbose: bool, quiet: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Diagnose the runs logged below PATH: TensorBoard, CSV, JSON, W&B, MLflow, text and more.
@@ -80,7 +87,7 @@ def analyze(
     ):
         exports = Exports(told)
         logs = Logs(paths, config, pattern, progress)
-        found = logs.reports(layers=format_ == "html", workers=workers, stored=cache)
+        found = logs.reports(layers=format_ == "html", workers=workers, stored=cache, engine=engine)
         reports = exports.passing(tally.passing(found))
         write_reports(reports, format_, out, fail_on=config.fail_on, full=full, verbose=verbose, quiet=quiet)
     tally.unreadable = logs.report_failures() + told_of(exports.failures)

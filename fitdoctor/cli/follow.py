@@ -15,6 +15,7 @@ from fitdoctor.export.targets import Alerts
 from fitdoctor.finding import Finding
 from fitdoctor.readers import find_runs
 from fitdoctor.readers.tensorboard import Memory
+from fitdoctor.readers.urls import shown
 from fitdoctor.report import Report
 from fitdoctor.reporters import terminal, wording
 from fitdoctor.reporters.harmless import one_line
@@ -41,7 +42,7 @@ class Follower:
     """Looks at the logs below a path and remembers what it has told."""
 
     def __init__(
-        self, path: Path, config: Config, pattern: str | None, page: Page, alerts: Alerts | None = None
+        self, path: str | Path, config: Config, pattern: str | None, page: Page, alerts: Alerts | None = None
     ) -> None:
         self._path = path
         self._config = config
@@ -69,7 +70,7 @@ class Follower:
             sources = find_runs(self._path, tags=self._config.tags)
         except NoLogsFound:
             if not self._waiting:
-                self._say(("no log yet, waiting for one below ", "dim"), (one_line(str(self._path)), "dim"))
+                self._say(("no log yet, waiting for one below ", "dim"), (one_line(shown(str(self._path))), "dim"))
             self._waiting = True
             return
         for source in sources:
@@ -89,7 +90,9 @@ class Follower:
         show_all(tally.passing(reports), self._page.console)
         tally.unreadable = told_of(self._alerts.close(reports))
         if not reports:
-            raise NoLogsFound(f"{self._path}: no run that fits {self._pattern!r} was logged while it was watched")
+            raise NoLogsFound(
+                f"{shown(str(self._path))}: no run that fits {self._pattern!r} was logged while it was watched"
+            )
         return tally.status(exit_zero=exit_zero)
 
     def _judged(self, source: RunSource) -> dict[str, Report]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Logs:
     """Goes over runs, or over reports on them, and remembers what could not be read."""
 
-    def __init__(self, paths: Sequence[Path], config: Config, pattern: str | None, progress: Progress) -> None:
+    def __init__(self, paths: Sequence[str | Path], config: Config, pattern: str | None, progress: Progress) -> None:
         self._paths = paths
         self._config = config
         self._pattern = pattern
@@ -31,13 +31,14 @@ class Logs:
         self._failures: list[str] = []
         self._found = 0
 
-    def reports(self, *, layers: bool, workers: int | None, stored: bool) -> Iterator[Report]:
+    def reports(self, *, layers: bool, workers: int | None, stored: bool, engine: str = "process") -> Iterator[Report]:
         """The reports on the runs.
 
         Args:
             layers: put what was logged per layer into them.
             workers: processes that read and judge; None for as many as there are cores, where it pays.
-            stored: keep reports for the next time, and take those kept.
+            stored: keep reports, and files fetched from a URL, for the next time, and take those kept.
+            engine: what runs the workers, as in `fitdoctor.many.diagnose_runs`.
         """
         from fitdoctor.many import ReportStore, diagnose_runs
 
@@ -46,7 +47,7 @@ class Logs:
             with self._failing_gently():
                 for report in diagnose_runs(
                     path, config=self._config, match=self._pattern or "*", layers=layers, workers=workers, store=store,
-                    progress=self._progress.update,
+                    keep=stored, engine=engine, tell=self._say, progress=self._progress.update,
                 ):  # fmt: skip
                     self._found += 1
                     name = self._name(path, report.run)
@@ -69,12 +70,16 @@ class Logs:
                             left_out = {u.tag: u.why for u in uses if u.run == run.name and u.signal is None}
                             yield self._counted(path, run), left_out
 
-    def _counted(self, path: Path, run: Run) -> Run:
+    def _say(self, text: str) -> None:
+        self._progress.hide()
+        click.echo(f"Note: {text}", err=True)
+
+    def _counted(self, path: str | Path, run: Run) -> Run:
         self._found += 1
         name = self._name(path, run.name)
         return run if name == run.name else replace(run, name=name)
 
-    def _name(self, path: Path, name: str) -> str:
+    def _name(self, path: str | Path, name: str) -> str:
         """Runs are named relative to their path, and several paths may hold runs of one name."""
         return name if len(self._paths) == 1 else _joined(path, name)
 
@@ -91,12 +96,26 @@ class Logs:
             click.echo(f"Error: {text}", err=True)
         if not self._found and not self._failures:
             fitting = f" that fits {self._pattern!r}" if self._pattern else ""
-            where = ", ".join(map(str, self._paths))
+            from fitdoctor.readers.urls import shown
+
+            where = ", ".join(shown(path) if isinstance(path, str) else str(path) for path in self._paths)
             click.echo(f"Error: no run{fitting} below {where}; `fitdoctor signals PATH` lists what is there", err=True)
             return 1
         return len(self._failures)
 
 
-def _joined(path: Path, name: str) -> str:
+def _joined(path: str | Path, name: str) -> str:
     """The name below the path; a path that is the run itself is name enough."""
+    if isinstance(path, str):
+        from fitdoctor.readers.urls import below, shown
+
+        return shown(path) if name in ("", ".", *_ends(path)) else below(shown(path), name)
     return str(path) if name in ("", ".", path.name, path.stem) else f"{path}/{name}"
+
+
+def _ends(url: str) -> tuple[str, str]:
+    """The last part of a URL, whole and without its suffix."""
+    from fitdoctor.readers.urls import shown
+
+    last = Path(shown(url).partition("::")[0].rpartition("/")[2])
+    return last.name, last.stem

@@ -13,7 +13,26 @@ if TYPE_CHECKING:
     from fitdoctor.config import Config
     from fitdoctor.run import Fact
 
-LOG_PATH = click.Path(exists=True, path_type=Path)
+
+class LogPath(click.Path):
+    """A path that exists, or a URL such as ``s3://bucket/logs``, which stays a text."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check what can be checked here: whether there is anything at a URL is known when it is listed."""
+        if isinstance(value, str) and "://" in value:
+            from fitdoctor.readers.urls import is_url, local_path
+
+            if (local := local_path(value)) is not None:
+                value = local
+            elif is_url(value):
+                return value
+        return super().convert(value, param, ctx)
+
+
+LOG_PATH = LogPath()
 
 
 class Pair(click.ParamType[Any]):

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     help="What to write.",
 )
 @click.pass_context
-def signals(ctx: click.Context, /, paths: tuple[Path, ...], format_: str, pattern: str | None, **given: Any) -> None:
+def signals(
+    ctx: click.Context, /, paths: tuple[str | Path, ...], format_: str, pattern: str | None, **given: Any
+) -> None:
     """Show what the tags of the logs below PATH mean to fitdoctor, and which were left out.
 
     Without PATH: all quantities that a tag can be mapped to, with unit and definition.

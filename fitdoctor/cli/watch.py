@@ -27,7 +27,7 @@ from fitdoctor.cli.options import LOG_PATH, Given, export_options, judging_optio
 @export_options
 @click.pass_context
 def watch(
-    ctx: click.Context, /, path: Path, interval: float, once: bool, stop_after: float | None, exit_zero: bool,
+    ctx: click.Context, /, path: str | Path, interval: float, once: bool, stop_after: float | None, exit_zero: bool,
     pattern: str | None, targets: tuple[str, ...], send: Any, allow_http: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Read the logs below PATH again whenever they grow; tell each new finding once, and when one is gone.

@@ -3,7 +3,9 @@
     find_runs -> stored already? (`store`) --yes--> reports
                      |no                              ^
                      v                                |
-                 a few at a time --> read and judge (`work`), here or in a worker process (`crew`) --> stored
+                 a few at a time --> read and judge (`work`), here or in a worker (`engines`) --> stored
+
+Workers are processes of this machine (`crew`), or those of a Dask cluster (`dask_cluster`).
 
 The reports are the same whichever way they take; `tests/many` holds that.
 """
@@ -20,7 +22,7 @@ from pathlib import Path
 
 from fitdoctor.config import Config
 from fitdoctor.errors import WorkerDied
-from fitdoctor.many.crew import Crew
+from fitdoctor.many.engines import Engine, Found, Tell, check_engine, started
 from fitdoctor.many.store import ReportStore
 from fitdoctor.many.work import Job, Judged, Work, cores, died, judge
 from fitdoctor.readers import Progress, RunSource, find_runs, unique
@@ -30,7 +32,6 @@ __all__ = ["ReportStore", "diagnose_runs"]
 
 _FEW = 16  # sources judged together: enough for small files to be read together, few enough to see the first soon
 _MOST_BYTES = 32 << 20  # of sources judged together
-_AHEAD = 4  # pieces of work for each worker that may be under way, or done and not yet told
 _WORTHWHILE = 3.0  # seconds of work left from which starting workers, about a second each, pays
 
 
@@ -43,11 +44,14 @@ def diagnose_runs(
     workers: int | None = 1,
     store: ReportStore | None = None,
     progress: Progress | None = None,
+    engine: str = "process",
+    keep: bool = True,
+    tell: Tell | None = None,
 ) -> Iterator[Report]:
     """Judge every run below a path, in natural order of their names, each report as soon as it is its turn.
 
     Args:
-        path: a log file, a run's folder, or a folder of many.
+        path: a log file, a run's folder, or a folder of many; or the URL of one, such as ``s3://bucket/logs``.
         config: what to select, ignore and override.
         match: glob that a run's name must match.
         layers: as in `fitdoctor.diagnose.diagnose`.
@@ -56,18 +60,26 @@ def diagnose_runs(
             ``if __name__ == "__main__":``.
         store: where reports are kept for the next time.
         progress: called with the number of sources done, their total, and the name of the next one.
+        engine: what runs the workers: "process", or "dask" for a cluster on this machine or the one that Dask is
+            configured for, or "dask://HOST:PORT" for that of a scheduler.
+        keep: whether files fetched from a URL stay in the user's cache folder.
+        tell: called with what should be known while the work goes on: that a worker was lost.
 
     Raises:
-        ReadError: if the path does not exist.
+        ReadError: if the path does not exist, or the URL cannot be listed.
         NoLogsFound: if nothing below it is a training log.
-        ConfigError: if the config names a rule, an option or a quantity that does not exist.
+        ConfigError: if the config names a rule, an option or a quantity that does not exist, or the engine cannot be
+            used.
     """
     config = config or Config()
-    sources = find_runs(path, tags=config.tags)
+    check_engine(engine)
+    sources = find_runs(path, tags=config.tags, keep=keep)
     if match != "*":
         sources = [s for s in sources if not s.single or fnmatchcase(s.name, match)]
     used: set[str] = set()
-    line = _Line(Job(config, match, layers, store), sources, workers)
+    if engine == "process" and any(s.origin is not None and s.origin.private for s in sources):
+        workers = 1
+    line = _Line(Job(config, match, layers, store), sources, workers, engine, tell)
     for done, (source, found) in enumerate(line.results()):
         if progress is not None:
             progress(done, len(sources), source.name)
@@ -96,18 +108,22 @@ class _Place:
 
     work: Work
     found: tuple[Judged, ...] | None = None
-    under_way: tuple[Future[list[tuple[Judged, ...]]], int] | None = None
+    under_way: tuple[Future[Found], int] | None = None
 
 
 class _Line:
     """Sources that are judged, in whatever order, and told in their own."""
 
-    def __init__(self, job: Job, sources: Sequence[RunSource], workers: int | None) -> None:
+    def __init__(
+        self, job: Job, sources: Sequence[RunSource], workers: int | None, engine: str, tell: Tell | None
+    ) -> None:
         self._job = job
         self._sources = sources
+        self._engine = engine
+        self._tell = tell
         self._workers = cores() if workers is None else max(1, workers)
-        self._at_once = workers is not None and workers > 1
-        self._crew: Crew | None = None
+        self._at_once = engine != "process" or (workers is not None and workers > 1)
+        self._crew: Engine | None = None
         self._waiting: deque[_Place] = deque()
         self._looked = self._judged = 0
         self._seconds = 0.0
@@ -120,7 +136,7 @@ class _Line:
                 place = self._looked_up(source)
                 if place.found is None:
                     todo.append(place)
-                full = len(self._waiting) >= 2 * _AHEAD * self._workers * _FEW
+                full = len(self._waiting) >= 2 * self._under_way() * _FEW
                 if len(todo) >= self._together() or sum(p.work.size for p in todo) >= _MOST_BYTES or full:
                     yield from self._do(todo)
                     todo = []
@@ -144,6 +160,10 @@ class _Line:
         self._looked += 1
         return place
 
+    def _under_way(self) -> int:
+        """Pieces of work that may be under way, or done and not yet told."""
+        return self._crew.ahead * self._crew.workers if self._crew is not None else _FEW
+
     def _together(self) -> int:
         """How many sources to judge together: one at first, so that the first report comes soon."""
         return min(_FEW, self._judged + 1) if self._crew is None else _FEW
@@ -152,7 +172,7 @@ class _Line:
         if not todo:
             return
         if self._crew is None and self._worth_a_crew():
-            self._crew = Crew.started(self._workers, self._job)
+            self._crew = self._started()
             self._workers = self._workers if self._crew is not None else 1  # else they cannot be started here
         if self._crew is None:
             yield from self._do_here(todo)
@@ -160,10 +180,16 @@ class _Line:
         future = self._crew.judge([place.work for place in todo])
         for i, place in enumerate(todo):
             place.under_way = future, i
-        while len({id(p.under_way[0]) for p in self._waiting if p.under_way}) > _AHEAD * self._workers:
+        while len({id(p.under_way[0]) for p in self._waiting if p.under_way}) > self._under_way():
             yield self._told()
 
+    def _started(self) -> Engine | None:
+        local = [str(s.path) for s in self._sources if s.origin is None]
+        return started(self._engine, self._workers, self._job, local[:1], self._tell)
+
     def _worth_a_crew(self) -> bool:
+        if self._engine != "process":
+            return True
         if self._workers == 1:
             return False
         left = (len(self._sources) - self._looked) * (self._judged / max(self._looked, 1))

@@ -13,18 +13,19 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.synchronize import Event
 
 from fitdoctor.errors import WorkerDied
-from fitdoctor.many.work import Job, Judged, Work, judge
+from fitdoctor.many.engines import Found
+from fitdoctor.many.work import Job, Work, judge
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-Found = list[tuple[Judged, ...]]
 
 
 class Crew:
     """Worker processes; started afresh ("spawn"), so that they are the same on every system and inherit no threads."""
 
+    ahead = 4
+
     def __init__(self, workers: int, job: Job) -> None:
-        self._workers = workers
+        self.workers = workers
         self._job = job
         self._context = multiprocessing.get_context("spawn")
         self._stop = self._context.Event()
@@ -62,7 +63,7 @@ class Crew:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _opened(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._workers, self._context, _begin, (self._job, self._stop))
+        return ProcessPoolExecutor(self.workers, self._context, _begin, (self._job, self._stop))
 
 
 def _pass_on(inner: Future[Found], outer: Future[Found]) -> None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _STORES = frozenset({"mlflow_store", "dvclive", "clearml_offline", "wandb_offline"})
 """Readers that look for more in the folders of their logs; the others look for settings only."""
+_DATABASES = frozenset({"mlflow_store", "trackio_store"})
+"""Readers of sqlite, which itself opens the files of a transaction beside a database."""
 
 
 def is_inside(path: str | Path, folder: str | Path) -> bool:
@@ -43,6 +45,11 @@ def _beside(source: RunSource) -> Iterator[Path]:
         if part.home not in part.files and part.home.is_dir() and part.module != "tensorboard":
             folders.update(Path(folder) for folder, _, _ in os.walk(part.home))
     stores = any(part.module in _STORES for part in source.parts)
+    for part in source.parts:
+        if part.module in _DATABASES:
+            for path in (f.with_name(f.name + end) for f in part.files for end in ("-wal", "-shm", "-journal")):
+                if path.is_symlink():
+                    yield path
     for folder in folders:
         try:
             with os.scandir(folder) as entries:

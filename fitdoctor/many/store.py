@@ -60,8 +60,7 @@ class ReportStore:
         """The source with all that its reports depend on, as it stands before it is read."""
         files = _files(source)
         size = sum(file[1] for file in files)
-        newest = max((file[2] for file in files), default=None)
-        if source.failure or newest is None or time.time_ns() - newest < _SETTLED:
+        if source.failure or not (_settled(files) if source.origin is None else files and source.origin.stamped):
             return Work(source, "", size)
         config = job.config
         parts = [(part.module, str(part.home), [str(file) for file in part.files]) for part in source.parts]
@@ -133,8 +132,16 @@ def _entries(folder: Path) -> Iterator[Path]:
             yield from below.iterdir()
 
 
+def _settled(files: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether files on a disk have been left alone."""
+    newest = max((file[2] for file in files), default=None)
+    return newest is not None and time.time_ns() - newest >= _SETTLED
+
+
 def _files(source: RunSource) -> list[tuple[Any, ...]]:
-    """Path, size, time of change, inode and device of every file of a source."""
+    """Path, size, time of change, inode and device of every file of a source; URL, size and stamp of a remote one."""
+    if source.origin is not None:
+        return list(source.fingerprint())
     found: list[tuple[Any, ...]] = []
     for path, size, changed in source.fingerprint():
         with suppress(OSError):

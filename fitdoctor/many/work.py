@@ -61,7 +61,12 @@ def judge(works: Sequence[Work], job: Job, stopped: Callable[[], bool] = lambda:
     from fitdoctor.diagnose import diagnose
     from fitdoctor.readers import read_ahead
 
-    through = read_ahead([work.source for work in works])
+    sources = [work.source for work in works]
+    if any(source.origin is not None for source in sources):
+        from fitdoctor.readers.remote import fetch_ahead
+
+        fetch_ahead(sources)
+    through = read_ahead(sources)
     for work in works:
         if stopped():
             return
@@ -79,8 +84,8 @@ def died(source: RunSource, why: str, job: Job) -> tuple[Judged, ...]:
     from fitdoctor.diagnose import diagnose
     from fitdoctor.run import Note, Run
 
-    text = f"{source.path}: not judged: {why}"
-    run = Run(source.name, (), path=str(source.path), source=source.source, notes=(Note("ignored-file", text),))
+    text = f"{source.where}: not judged: {why}"
+    run = Run(source.name, (), path=source.where, source=source.source, notes=(Note("ignored-file", text),))
     return ((run.name, diagnose(run, config=job.config)),)
 
 

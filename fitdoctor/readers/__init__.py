@@ -18,6 +18,7 @@ from fitdoctor.readers.naming import name_of, named, named_above, nothing_found,
 
 if TYPE_CHECKING:
     from fitdoctor.readers.raw import RawRun
+    from fitdoctor.readers.remote import Origin
     from fitdoctor.readers.tags import Overrides
     from fitdoctor.readers.tensorboard import EventFiles
     from fitdoctor.readers.walk import Found, Survey
@@ -41,6 +42,7 @@ class RunSource:
         overrides: what the user says about tags.
         names: path of a log that lies in a folder of its own -> name of its run, should it be another training.
         failure: why it cannot be read, where that is known before reading.
+        origin: where its files come from, if they are remote.
     """
 
     name: str
@@ -51,6 +53,12 @@ class RunSource:
     overrides: Overrides = ()
     names: Mapping[str, str] = field(default_factory=dict)
     failure: str = ""
+    origin: Origin | None = None
+
+    @property
+    def where(self) -> str:
+        """The path, or the URL that it stands for."""
+        return str(self.path) if self.origin is None else self.origin.url_of(self.path)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -65,6 +73,8 @@ class RunSource:
 
     def fingerprint(self) -> tuple[tuple[str, int, int], ...]:
         """Name, size and time of change of every file; a different one means that there is more to read."""
+        if self.origin is not None:
+            return self.origin.fingerprint()
         out: list[tuple[str, int, int]] = []
         for path in self._watched():
             try:
@@ -103,10 +113,40 @@ class RunSource:
         runs = [assemble(raw, self.overrides) for raw in self.raw_runs(through)]
         if len(runs) > 1 and len(self.parts) > 1:
             runs = without_twins(runs)
-        return named(runs, self)
+        runs = named(runs, self)
+        return runs if self.origin is None else [self.origin.told_of(run) for run in runs]
+
+    def moved(self) -> RunSource:
+        """The source as it stands on this machine; one with an origin may have been found on another."""
+        if self.origin is None or (origin := self.origin.moved()).root == self.origin.root:
+            return self
+        old, new = self.origin.root, origin.root
+
+        def here(path: Path) -> Path:
+            return new / path.relative_to(old)
+
+        return replace(
+            self,
+            path=here(self.path),
+            parts=tuple(replace(p, home=here(p.home), files=tuple(map(here, p.files))) for p in self.parts),
+            subruns={here(a): here(b) for a, b in self.subruns.items()},
+            names={str(here(Path(path))): name for path, name in self.names.items()},
+            origin=origin,
+        )
 
     def raw_runs(self, through: EventFiles | None = None) -> list[RawRun]:
         """What the readers find, sub-runs merged into their runs."""
+        if self.origin is None:
+            return self._raw_runs(through)
+        try:
+            self.origin.fetch()
+            return self._raw_runs(through)
+        except ReadError as error:
+            return [_unread(self.path, self.source, f"not read: {error}")]
+        finally:
+            self.origin.release()
+
+    def _raw_runs(self, through: EventFiles | None) -> list[RawRun]:
         from fitdoctor.readers.subruns import merged
 
         out: list[RawRun] = []
@@ -164,29 +204,32 @@ def open_runs(
     tags: Mapping[str, str] | None = None,
     match: str = "*",
     progress: Progress | None = None,
+    keep: bool = True,
 ) -> Iterator[Run]:
     """Read every run below a path, one after the other, in natural order of their names.
 
     Args:
-        path: a log file, a run's folder, or a folder of many.
+        path: a log file, a run's folder, or a folder of many; or the URL of one, such as ``s3://bucket/logs``.
         tags: tag or glob -> ``quantity``, ``quantity:split``, ``quantity:split:layer`` or ``ignore``.
         match: glob that a run's name must match.
         progress: called before each source is read.
+        keep: whether files fetched from a URL stay in the user's cache folder.
 
     Yields:
         The runs. A log that could not be read comes as a run without series whose note says why.
 
     Raises:
-        ReadError: if the path does not exist.
+        ReadError: if the path does not exist, or the URL cannot be listed.
         NoLogsFound: if nothing below it is a training log.
         ConfigError: if `tags` names a quantity that does not exist.
     """
-    sources = find_runs(path, tags=tags)
+    sources = find_runs(path, tags=tags, keep=keep)
     if match != "*":
         sources = [s for s in sources if not s.single or fnmatchcase(s.name, match)]
     used: set[str] = set()
-    through = read_ahead(sources)
-    for done, source in enumerate(sources):
+    remote = any(source.origin is not None for source in sources)
+    through = None if remote else read_ahead(sources)
+    for done, source in enumerate(_fetched(sources) if remote else sources):
         if progress is not None:
             progress(done, len(sources), source.name)
         for run in source.load(through):
@@ -197,6 +240,12 @@ def open_runs(
         progress(len(sources), len(sources), "")
 
 
+def _fetched(sources: Sequence[RunSource]) -> Iterator[RunSource]:
+    from fitdoctor.readers.remote import in_turn
+
+    return in_turn(sources)
+
+
 def read_ahead(sources: Sequence[RunSource]) -> EventFiles | None:
     """What reads the event files of these sources faster than one by one, if they are loaded in this order."""
     from fitdoctor.readers.tensorboard import ReadAhead, in_order
@@ -205,16 +254,19 @@ def read_ahead(sources: Sequence[RunSource]) -> EventFiles | None:
     return ReadAhead(path for part in parts for path in in_order(part.files)) if len(parts) > 1 else None
 
 
-def find_runs(path: str | Path, *, tags: Mapping[str, str] | None = None, links: bool = True) -> list[RunSource]:
+def find_runs(
+    path: str | Path, *, tags: Mapping[str, str] | None = None, links: bool = True, keep: bool = True
+) -> list[RunSource]:
     """Find the logs below a path without reading them.
 
     Args:
-        path: a log file, a run's folder, or a folder of many.
+        path: a log file, a run's folder, or a folder of many; or the URL of one.
         tags: what the user says about tags, as in `open_runs`.
         links: follow symbolic links that lead out of the path.
+        keep: as in `open_runs`.
 
     Raises:
-        ReadError: if the path does not exist.
+        ReadError: if the path does not exist, or the URL cannot be listed.
         NoLogsFound: if nothing below it is a training log.
         ConfigError: if `tags` names a quantity that does not exist.
     """
@@ -222,11 +274,29 @@ def find_runs(path: str | Path, *, tags: Mapping[str, str] | None = None, links:
     from fitdoctor.readers.walk import survey
 
     overrides = parse_overrides(tags)
+    if isinstance(path, str) and "://" in path:
+        from fitdoctor.readers.urls import is_url, local_path
+
+        if (local := local_path(path)) is not None:
+            path = local
+        elif is_url(path):
+            return _find_remote(path, overrides, keep=keep)
     root = Path(path)
     seen = survey(root, links=links)
     if not seen.found:
         raise NoLogsFound(nothing_found(root, seen))
     return _sources(root, seen, overrides)
+
+
+def _find_remote(url: str, overrides: Overrides, *, keep: bool) -> list[RunSource]:
+    from fitdoctor.readers.remote import tree_at
+    from fitdoctor.readers.walk import survey
+
+    tree = tree_at(url, keep=keep)
+    seen = survey(tree.root, tree=tree)
+    if not seen.found:
+        raise NoLogsFound(tree.origin.told(nothing_found(tree.root, seen)))
+    return [replace(source, origin=tree.origin_of(source.parts)) for source in _sources(tree.root, seen, overrides)]
 
 
 def _sources(root: Path, seen: Survey, overrides: Overrides) -> list[RunSource]:

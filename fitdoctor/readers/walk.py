@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -159,27 +159,46 @@ def natural(text: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(_DIGITS.split(text))]
 
 
-def survey(root: Path, *, links: bool = True) -> Survey:
+class Tree(Protocol):
+    """Files that are listed elsewhere than on the local disk."""
+
+    @property
+    def single(self) -> bool:
+        """Whether the root is a file."""
+        ...
+
+    def folders(self, seen: Survey) -> Iterator[tuple[Path, list[str]]]:
+        """Each folder below the root with the names of its files, in natural order."""
+        ...
+
+    def head(self, path: Path) -> bytes:
+        """The first bytes of a file; it then is on the local disk, as far as readers look before they recognise it."""
+        ...
+
+
+def survey(root: Path, *, links: bool = True, tree: Tree | None = None) -> Survey:
     """Walk everything below a path.
 
     Args:
         root: a folder or a file.
         links: follow symbolic links that lead out of the root; without, no file elsewhere is ever opened.
+        tree: lists the files and brings their first bytes; None for the local disk.
 
     Raises:
         ReadError: if the path does not exist or cannot be opened.
     """
     seen = Survey()
     claims: dict[tuple[str, Path], list[Path]] = {}
-    if not root.is_dir():
-        if not root.exists():
+    head = read_head if tree is None else tree.head
+    if tree.single if tree is not None else not root.is_dir():
+        if tree is None and not root.exists():
             raise ReadError(f"{root}: expected a log file or a folder with logs, but there is no such path")
         seen.files = 1
-        if (kind := _claim(root, root.name, seen, offered_by_user=True)) is not None:
+        if (kind := _claim(root, root.name, seen, head, offered_by_user=True)) is not None:
             claims.setdefault((kind, reader(kind).home(root)), []).append(root)
     else:
-        for folder, files in _folders(root, seen, links):
-            _claim_all(folder, files, seen, claims)
+        for folder, files in _folders(root, seen, links) if tree is None else tree.folders(seen):
+            _claim_all(folder, files, seen, claims, head)
     seen.found = [Found(module, home, tuple(files)) for (module, home), files in _open_claims(claims)]
     return seen
 
@@ -199,7 +218,7 @@ def _folders(root: Path, seen: Survey, links: bool) -> Iterator[tuple[Path, list
                     if entry.is_symlink() and not (links and _worth_following(entry, real_root, visited)):
                         continue
                     if entry.is_dir():
-                        if _worth_entering(entry.name):
+                        if worth_entering(entry.name):
                             below.append(entry.name)
                     else:
                         names.append(entry.name)
@@ -216,7 +235,8 @@ def _folders(root: Path, seen: Survey, links: bool) -> Iterator[tuple[Path, list
         yield Path(folder), names
 
 
-def _worth_entering(name: str) -> bool:
+def worth_entering(name: str) -> bool:
+    """Whether a folder of this name may hold logs."""
     if name.startswith("."):
         return name in _HIDDEN_STORES
     return name not in _SKIPPED_FOLDERS
@@ -238,7 +258,21 @@ def _worth_following(entry: os.DirEntry[str], real_root: str, visited: set[tuple
     return True
 
 
-def _claim_all(folder: Path, names: Iterable[str], seen: Survey, claims: dict[tuple[str, Path], list[Path]]) -> None:
+def could_be_log(name: str) -> bool:
+    """Whether a file of this name, which is no event file, is worth looking into."""
+    suffix = os.path.splitext(name)[1].lower()
+    return not (suffix in _NOT_LOGS or name.startswith(".") or name.lower() in _NOT_LOG_NAMES or "tfevents" in name)
+
+
+def only_some(name: str) -> bool:
+    """Whether a file of this name is offered only to readers that name its suffix."""
+    return os.path.splitext(name)[1].lower() in _ONLY_SOME
+
+
+def _claim_all(
+    folder: Path, names: Iterable[str], seen: Survey, claims: dict[tuple[str, Path], list[Path]],
+    head: Callable[[Path], bytes],
+) -> None:  # fmt: skip
     refusals: dict[str, int] = {}
     for name in names:
         if "tfevents" in name:
@@ -246,12 +280,12 @@ def _claim_all(folder: Path, names: Iterable[str], seen: Survey, claims: dict[tu
             continue
         suffix = os.path.splitext(name)[1].lower()
         seen.suffixes[suffix] = seen.suffixes.get(suffix, 0) + 1
-        if suffix in _NOT_LOGS or name.startswith(".") or name.lower() in _NOT_LOG_NAMES:
+        if not could_be_log(name):
             continue
         if refusals.get(suffix, 0) >= ENOUGH_REFUSALS and not _NAMED_LIKE_A_LOG.search(name):
             continue
         path = folder / name
-        if (kind := _claim(path, name, seen)) is not None:
+        if (kind := _claim(path, name, seen, head)) is not None:
             refusals[suffix] = -ENOUGH_REFUSALS
             claims.setdefault((kind, reader(kind).home(path)), []).append(path)
         else:
@@ -260,13 +294,15 @@ def _claim_all(folder: Path, names: Iterable[str], seen: Survey, claims: dict[tu
                 seen.refused.append(path)
 
 
-def _claim(path: Path, name: str, seen: Survey, offered_by_user: bool = False) -> str | None:
+def _claim(
+    path: Path, name: str, seen: Survey, first_bytes: Callable[[Path], bytes], offered_by_user: bool = False
+) -> str | None:
     """The reader that recognises a file, or None."""
     if "tfevents" in name:
         return "tensorboard"
     suffix = os.path.splitext(name)[1].lower()
     try:
-        head = read_head(path)
+        head = first_bytes(path)
     except OSError as error:
         seen.unreadable.append((path, error.strerror or str(error)))
         return None

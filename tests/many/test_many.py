@@ -93,7 +93,7 @@ def test_a_run_is_found_by_the_number_that_tells_it_from_another(
         write(name, sick=name.startswith("b"))
     sources = find_runs(tmp_path / "logs")
     several = [replace(s, parts=s.parts) for s in sources]
-    monkeypatch.setattr(many, "find_runs", lambda path, tags: [_named_alike(s) for s in several])
+    monkeypatch.setattr(many, "find_runs", lambda path, **_: [_named_alike(s) for s in several])
     assert [r.run for r in diagnose_runs(tmp_path)] == ["same", "same (2)"]
     (report,) = diagnose_runs(tmp_path, match="* (2)")
     assert (report.run, report.verdict) == ("same (2)", "sick")
@@ -104,7 +104,13 @@ def _named_alike(source: Any) -> Any:
         return [replace(run, name="same") for run in source.load()]
 
     return SimpleNamespace(
-        load=load, single=False, name=source.name, parts=source.parts, path=source.path, source=source.source
+        load=load,
+        single=False,
+        name=source.name,
+        parts=source.parts,
+        path=source.path,
+        source=source.source,
+        origin=None,
     )
 
 
@@ -122,9 +128,16 @@ DEADLY = "__import__('os')._exit(3)"
 def test_a_worker_that_dies_costs_only_the_run_that_killed_it(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources: list[Any] = find_runs(logs)
     sources[7] = SimpleNamespace(
-        name="deadly", path=Path("deadly.csv"), source="csv", parts=(), single=True, load=partial(eval, DEADLY)
+        name="deadly",
+        path=Path("deadly.csv"),
+        source="csv",
+        parts=(),
+        single=True,
+        load=partial(eval, DEADLY),
+        origin=None,
+        where="deadly.csv",
     )
-    monkeypatch.setattr(many, "find_runs", lambda path, tags: sources)
+    monkeypatch.setattr(many, "find_runs", lambda path, **_: sources)
     reports = list(diagnose_runs(logs, workers=2))
     assert [r.run for r in reports] == [*(f"run{i}" for i in range(7)), "deadly", *(f"run{i}" for i in range(8, 40))]
     dead = reports.pop(7)
