@@ -9,8 +9,10 @@ import click
 from fitdoctor import __version__
 from fitdoctor.cli.analyze import analyze
 from fitdoctor.cli.compare import compare
+from fitdoctor.cli.mcp import mcp
 from fitdoctor.cli.preflight import preflight
 from fitdoctor.cli.rule import rule
+from fitdoctor.cli.run import Launch, run
 from fitdoctor.cli.signals import signals
 from fitdoctor.cli.sweep import sweep
 from fitdoctor.cli.watch import watch
@@ -28,6 +30,14 @@ class Failure(click.ClickException):
 
 class _Commands(click.Group):
     """The group of commands, which turns exceptions into messages and exit statuses."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse, and do as told; a program that `run` was given runs outside of click and of any handler of ours."""
+        try:
+            return super().main(*args, **kwargs)
+        except Launch as launch:
+            program = launch.run
+        return program()
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -65,5 +75,5 @@ def main() -> None:
     """
 
 
-for _command in (analyze, compare, sweep, watch, preflight, rule, signals):
+for _command in (analyze, compare, sweep, watch, preflight, run, rule, signals, mcp):
     main.add_command(_command)
