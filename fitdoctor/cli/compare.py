@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from fitdoctor.run import Run
 
 FORMATS = ("terminal", "json", "markdown")
+_PATTERN = re.compile(r"/[^/]*[*?\[].*")  # the end of a URL from the first part on that is a pattern
 _BY_SUFFIX = {".json": "json", ".md": "markdown"}
 NOTHING_IN_COMMON = 3
 
@@ -108,7 +110,7 @@ def compare(
     """Say what changed between the run BEFORE and the run AFTER, and whether it helped.
 
     Several runs of each side, which differ by their seed only: fitdoctor compare a1 a2 a3 --against b1 b2 b3.
-    A path may be a log, the folder of a run, a folder of runs, or a quoted pattern such as 'runs/lr-1*'.
+    A path may be a log, the folder of a run, a folder of runs, a quoted pattern such as 'runs/lr-1*', or a URL.
 
     Exit status: 0 nothing got worse, 1 the deciding metric is worse (p < 0.05) or a finding at or above
     --fail-on is new, 2 wrong usage or unreadable input, 3 no curve in common.
@@ -151,7 +153,15 @@ def runs_below(path: str, config: Config) -> Iterator[Run]:
 
     from fitdoctor.errors import NoLogsFound
     from fitdoctor.readers import open_runs
+    from fitdoctor.readers.urls import is_url, protocol
 
+    if is_url(path):
+        pattern = None if protocol(path) in ("http", "https") else _PATTERN.search(path)
+        if pattern is None:
+            yield from open_runs(path, tags=config.tags)
+        else:
+            yield from open_runs(path[: pattern.start()], tags=config.tags, match=path[pattern.start() + 1 :])
+        return
     if Path(path).exists():
         yield from open_runs(Path(path), tags=config.tags)
         return
@@ -181,6 +191,9 @@ def _sides(paths: Sequence[str], against: Sequence[str]) -> tuple[Sequence[str],
 
 def _told(path: str, run: Run, told: Sequence[tuple[str, str]]) -> Run:
     """The run under a name that tells it from others, with the facts given by hand."""
+    from fitdoctor.readers.urls import shown
+
+    path = shown(path)
     itself = run.name in ("", ".", Path(path).name, Path(path).stem)
     pattern = any(c in path for c in "*?[")
     name = run.name if pattern else path if itself else f"{path}/{run.name}"

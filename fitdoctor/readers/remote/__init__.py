@@ -178,7 +178,7 @@ class Tree:
                 self._blocks.setdefault(block, []).append(f"{folder}/{name}" if folder else name)
         self._look_into([name for names in self._blocks.values() for name in names[:ENOUGH_REFUSALS]])
         self._look_into(_lines_of_add_scalars(below_it))
-        for odd in self._listing.odd:
+        for odd in (o for o in self._listing.odd if could_be_log(o.rpartition("/")[2])):
             seen.unreadable.append((self.root / odd.replace("/", "_"), f"{odd!r} is no path on this machine"))
         for folder in folders:
             seen.folders += 1
