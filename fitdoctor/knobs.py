@@ -120,6 +120,9 @@ KNOBS: dict[str, Knob] = {
     ),
     "residual_connections": _switch("initialisation", "a skip connection around every block whose shapes allow it"),
     "qk_norm": _switch("initialisation", "queries and keys of each attention head are normalised before their product"),
+    "sigma_reparametrisation": _switch(
+        "initialisation", "query and key weights are divided by their spectral norm and multiplied by a learned number"
+    ),
     "dropout": _number("regularisation", "share of units dropped before the last layers"),
     "width": _number("capacity", "units of every hidden layer", whole=True),
     "depth": _number("capacity", "number of hidden layers", whole=True),

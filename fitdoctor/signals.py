@@ -268,6 +268,24 @@ ACTIVATION_GRAD_RMS = Quantity(
     "Root mean square over batch and units of the gradient of the batch's loss with respect to the layer's output, "
     "unscaled.",
 )
+ATTENTION_ENTROPY = Quantity(
+    "attention_entropy",
+    "",
+    "Entropy of the shares that a query of an attention gives to its keys, over the logarithm of the number of keys "
+    "that the mask lets it see: 1 is even, 0 is one key alone; mean over sampled queries (8), heads (16), inputs (4).",
+)
+ATTENTION_SHARP_FRACTION = Quantity(
+    "attention_sharp_fraction",
+    "fraction",
+    "Share of the sampled heads of an attention, each over the queries of one input, with an ATTENTION_ENTROPY below "
+    "0.1.",
+)
+ATTENTION_LOGIT_ABSMAX = Quantity(
+    "attention_logit_absmax",
+    "",
+    "Largest absolute product of a sampled query with a key that it sees, scaled as before the softmax; where a fused "
+    "kernel has kept both.",
+)
 LOGIT_MEAN = Quantity("logit_mean", "", "Mean of the criterion's input.")
 LOGIT_STD = Quantity("logit_std", "", "Standard deviation of the criterion's input over batch and units.")
 LOGIT_ABSMAX = Quantity("logit_absmax", "", "Largest absolute entry of the criterion's input.")

@@ -7,7 +7,7 @@ computed and nothing kept: the graph's nodes are forgotten when the pass ends.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,11 @@ class Structure:
         self._made: dict[Any, int] = {}  # node of the graph -> layer whose output it made
         self._summed: set[int] = set()  # layers whose output is a summand of a skip connection
         self.done = False
+
+    @property
+    def layers(self) -> Collection[int]:
+        """All layers until a pass was seen, none after it."""
+        return () if self.done else range(len(self._layers))
 
     def note(self, layer: int, args: Sequence[object], output: object) -> None:
         """A layer has run."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -117,13 +117,15 @@ class ModuleTap:
                 self._module.__dict__[name] = OrderedDict()
 
 
-class FirstPass(Protocol):
-    """What looks at one forward pass, and then no more."""
+class PassWatch(Protocol):
+    """What looks at inputs and outputs of some layers in a recorded forward pass."""
 
-    done: bool
+    @property
+    def layers(self) -> Collection[int]:
+        """Indices of the layers that it still wants to see, asked before each pass."""
 
     def note(self, layer: int, args: Sequence[object], output: object) -> None:
-        """A layer has run."""
+        """One of these layers has run."""
 
     def finish(self) -> None:
         """The pass is over."""
@@ -135,23 +137,24 @@ class LayerHooks:
     Args:
         modules: the layers.
         action: receives a layer's index and its output.
-        first: looks at the first pass, inputs included.
+        watches: look at a pass with its inputs, each at the layers that it names.
     """
 
     def __init__(
-        self, modules: tuple[nn.Module, ...], action: Callable[[int, object], None], first: FirstPass | None = None
+        self, modules: tuple[nn.Module, ...], action: Callable[[int, object], None], watches: Sequence[PassWatch] = ()
     ) -> None:
         self._modules = modules
         told: list[str] = []
         self._taps = [Tap(f"the output of layer {i}", _LayerAction(i, action), told) for i in range(len(modules))]
-        self._first = first
-        self._first_taps: list[Tap] = []
-        if first is not None:
+        self._watches = watches
+        self._watch_taps: list[list[Tap]] = []
+        for watch in watches:
             told = []
-            self._first_taps = [
-                Tap(f"the input of layer {i}", _InputAction(i, first), told) for i in range(len(modules))
-            ]
-        self._finish = Tap("the order of the layers", self._finish_first)
+            self._watch_taps.append(
+                [Tap(f"the input of layer {i}", _InputAction(i, watch), told) for i in range(len(modules))]
+            )
+        self._ends = [Tap("the order of the layers", watch.finish) for watch in watches]
+        self._put: list[tuple[nn.Module, Tap]] = []
         self.on = False
 
     def put(self) -> None:
@@ -160,7 +163,10 @@ class LayerHooks:
             self.on = True
             for module, tap in zip(self._modules, self._taps, strict=True):
                 module._forward_hooks[id(tap)] = tap
-            for module, tap in zip(self._modules, self._first_taps, strict=False):
+            for watch, taps in zip(self._watches, self._watch_taps, strict=True):
+                for layer in watch.layers:
+                    self._put.append((self._modules[layer], taps[layer]))
+            for module, tap in self._put:
                 module._forward_hooks[id(tap)] = tap
 
     def take(self) -> None:
@@ -169,16 +175,12 @@ class LayerHooks:
             self.on = False
             for module, tap in zip(self._modules, self._taps, strict=True):
                 module._forward_hooks.pop(id(tap), None)
-            self._finish()
-
-    def _finish_first(self) -> None:
-        """The first pass has been looked at: its hooks are not put on again."""
-        if self._first_taps and self._first is not None:
-            for module, tap in zip(self._modules, self._first_taps, strict=True):
+            for module, tap in self._put:
                 module._forward_hooks.pop(id(tap), None)
-            self._first.finish()
-            if self._first.done:
-                self._first_taps = []
+            if self._put:
+                self._put.clear()
+                for end in self._ends:
+                    end()
 
 
 class _LayerAction:
@@ -192,13 +194,13 @@ class _LayerAction:
 
 
 class _InputAction:
-    __slots__ = ("first", "layer")
+    __slots__ = ("layer", "watch")
 
-    def __init__(self, layer: int, first: FirstPass) -> None:
-        self.layer, self.first = layer, first
+    def __init__(self, layer: int, watch: PassWatch) -> None:
+        self.layer, self.watch = layer, watch
 
     def __call__(self, module: nn.Module, args: Sequence[object], output: object) -> None:
-        self.first.note(self.layer, args, output)
+        self.watch.note(self.layer, args, output)
 
 
 class CountedZeroGrad:

@@ -202,3 +202,59 @@ def hold_logits() -> Remedy:
         confirm="logit_absmax levels off within a quarter of the run",
         kind="regularisation",
     )
+
+
+def normalise_queries() -> Remedy:
+    """Normalise queries and keys."""
+    return Remedy(
+        title="normalise the queries and keys of each head (QK-norm)",
+        why="their products are then bounded: no growth of the weights can turn the softmax into a choice of one",
+        change=Change("qk_norm", "enable"),
+        code={
+            "pytorch": (
+                "norm_q, norm_k = nn.RMSNorm(64), nn.RMSNorm(64)      # in __init__, of the size of a head\n"
+                "q, k, v = torch.randn(3, 2, 4, 16, 64).unbind()      # yours: [batch, heads, tokens, 64]\n"
+                "y = F.scaled_dot_product_attention(norm_q(q), norm_k(k), v)"
+            ),
+        },
+        unless="the weights are pretrained without it",
+        confirm="attention_entropy stays above 0.1, and the loss falls further",
+        kind="initialisation",
+    )
+
+
+def rescale_queries() -> Remedy:
+    """Begin with even attention."""
+    return Remedy(
+        title="begin with even attention: smaller initial weights of queries and keys, and products over sqrt(size)",
+        why="products of unit size leave the softmax a slope; those of size 10 have chosen before anything was learned",
+        change=Change("initialisation", "set", "xavier"),
+        code={
+            "pytorch": (
+                "for name, p in model.named_parameters():\n"
+                "    if p.ndim == 2 and any(part in name for part in ('q_proj', 'k_proj', 'in_proj', 'qkv')):\n"
+                "        nn.init.xavier_uniform_(p)"
+            ),
+        },
+        unless="the weights are pretrained",
+        confirm="attention_entropy of the first record lies above 0.5, attention_logit_absmax below 10",
+        kind="initialisation",
+    )
+
+
+def bound_attention_weights() -> Remedy:
+    """Reparametrise the weights of queries and keys by their spectral norm."""
+    return Remedy(
+        title="divide the weights of queries and keys by their spectral norm, times one learned number",
+        why="the largest product of a query with a key grows with these norms (Zhai et al. 2023, sigmaReparam)",
+        change=Change("sigma_reparametrisation", "enable"),
+        code={
+            "pytorch": (
+                "from torch.nn.utils.parametrizations import spectral_norm\n"
+                "q_proj = spectral_norm(nn.Linear(64, 64))     # its output times nn.Parameter(torch.ones(()))"
+            ),
+        },
+        unless="queries and keys are normalised already",
+        confirm="attention_logit_absmax levels off",
+        kind="initialisation",
+    )

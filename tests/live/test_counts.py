@@ -29,11 +29,12 @@ def test_what_a_step_costs(name: str) -> None:
     operations, calls = more("gradient")
     assert operations <= 4  # one fused norm, one stack; nothing per parameter
     assert calls == 6
+    attentions = sum(isinstance(m, torch.nn.MultiheadAttention) for m in work[0].modules())
     operations, calls = more("record")
-    assert operations <= 6 * layers + 2 * parameters + 80
-    assert calls <= 7 + 2 * layers + 6  # what else is measured at records is told once each
+    assert operations <= 6 * layers + 2 * parameters + 40 * attentions + 80
+    assert calls <= 7 + 2 * layers + attentions + 8  # what else is measured at records is told once each
     operations, calls = more("adam")
-    assert operations <= 6 * layers + 4 * parameters + 120
+    assert operations <= 6 * layers + 4 * parameters + 40 * attentions + 120
     for level in counts:
         assert counts[level].syncs == bare.syncs, counts[level].kinds  # AdamW on the CPU reads its own step
 

@@ -40,6 +40,7 @@ from fitdoctor.views.harm import Standing, need_standing
         "lr-too-high",
         "gradscaler-stuck",
         "logit-drift",
+        "attention-entropy-collapse",
     ],
     since="0.1.0",
 )

@@ -79,6 +79,7 @@ class _Sign:
         "input-collapse",
         "saturated-activations",
         "logit-drift",
+        "attention-entropy-collapse",
         "layerwise-update-imbalance",
         "adam-second-moment-lag",
         "gradscaler-stuck",
