@@ -165,6 +165,10 @@ def _diagnosis(report: Report, diagnosis: Diagnosis) -> list[str]:
         for place, remedy in enumerate(root.remedies, start=1):
             lines += _remedy(report, remedy, place)
         lines.append("</details>")
+    if root.ruled_out:
+        summary = f"What does not suit this run: {len(root.ruled_out)}, and why"
+        lines += ["", f"<details><summary>{summary}</summary>", ""]
+        lines += [*(f"- {prose(reason)}" for reason in root.ruled_out), "", "</details>"]
     return lines
 
 

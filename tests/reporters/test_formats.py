@@ -168,3 +168,20 @@ class TestMarkdown:
         assert "30 more runs are left out of this table." in text
         assert "70 more sick runs are not shown whole." in text
         assert len(text) < 65_536
+
+
+def test_what_does_not_suit_a_run_is_said_below_what_to_do(sick: Report) -> None:
+    lead = sick.diagnoses[0]
+    against = (
+        "use a smaller model: the training loss itself is high",
+        "clip <all> steps: it would cut 80% of the steps",
+    )
+    told = replace(sick, diagnoses=(replace(lead, root=replace(lead.root, ruled_out=against)), *sick.diagnoses[1:]))
+    text = markdown.render([told])
+    assert (
+        "<details><summary>What does not suit this run: 2, and why</summary>\n\n"
+        "- use a smaller model: the training loss itself is high\n"
+        "- clip &lt;all&gt; steps: it would cut 80%\n\n</details>"
+    ) in text
+    assert text.index("What to do") < text.index("What does not suit")
+    assert "does not suit" not in markdown.render([sick])

@@ -74,6 +74,14 @@ class TestOneRun:
         expect(page.locator("main")).to_contain_text("No grad_norm_clipped logged.")
         assert page.get_by_text("← All runs").count() == 0, "there are no others"
 
+    def test_what_does_not_suit_the_run_is_folded_away(self, visit: Visit, sick: Report, tmp_path: Path):
+        lead = sick.diagnoses[0]
+        against = ("use a smaller model: the training loss itself is high",)
+        told = replace(sick, diagnoses=(replace(lead, root=replace(lead.root, ruled_out=against)), *sick.diagnoses[1:]))
+        page = visit(written(tmp_path, told))
+        page.get_by_text("What does not suit this run: 1, and why").click()
+        expect(page.locator("main")).to_contain_text("Use a smaller model: the training loss itself is high.")
+
     def test_code_is_copied_as_it_stands(self, visit: Visit, sick: Report, tmp_path: Path):
         page = visit(written(tmp_path, sick))
         page.get_by_role("button", name="Copy: PyTorch code of: Lower the learning rate 10-fold").click()

@@ -65,9 +65,8 @@ function diagnosis(d, place, sheet, about) {
     d.remedies.length ? [
       el("h3", {}, "What to do"),
       remedies(d.remedies, key)] : null,
-    d.ruled_out.length ? [
-      el("h3", {}, "What this run speaks against"),
-      el("ul", { class: "plain" }, d.ruled_out.map((r) => el("li", {}, sentence(r))))] : null);
+    d.ruled_out.length ? fold(`${key}/against`, `What does not suit this run: ${d.ruled_out.length}, and why`, () =>
+      el("ul", { class: "plain" }, d.ruled_out.map((r) => el("li", {}, sentence(r))))) : null);
 }
 
 function standing(f) {
