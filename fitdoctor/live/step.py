@@ -64,7 +64,7 @@ class Step:
         row: receives the measurements.
         forwards: forward passes of the model.
         backwards: backward passes.
-        losses: losses that are numbers of the host.
+        losses: losses that are numbers of the host; what another optimizer has stepped on is no part of them.
         summed: whether the loss of the step is their sum, not their mean.
         loss_tensors: losses that are still on the device.
         weight: gradient with respect to the first loss: what it was multiplied with before `backward`.
@@ -79,6 +79,7 @@ class Step:
         clip_factor: what clipping multiplied the gradients with.
         clipped: identities of the optimizers whose gradients were clipped.
         steps: identity of optimizer -> its steps.
+        taken: steps of all optimizers as the last loss was taken.
         zeroed: calls of zero_grad as the last backward pass began.
         stepped: steps of all optimizers as it began.
         attempts: earlier attempts at this step whose gradients were thrown away.
@@ -104,6 +105,7 @@ class Step:
     steps: dict[int, int] = field(default_factory=dict)
     zeroed: int = 0
     stepped: int = 0
+    taken: int = 0
     attempts: int = 0
     stepping: bool = False
 
@@ -148,6 +150,11 @@ class Step:
             loss = loss * times
         if loss.ndim:
             loss = loss.mean()
+        stepped = sum(self.steps.values())
+        if stepped != self.taken:  # the losses so far were another optimizer's; this is one of another kind
+            self.losses.clear()
+            self.loss_tensors.clear()
+            self.taken = stepped
         if loss.device.type == "cpu" and loss.dtype in (torch.float32, torch.float64):
             number = float(loss.numpy())  # shares memory with the tensor; nothing to wait for
             self.losses.append(number)
