@@ -137,6 +137,11 @@ class Guest:
 
     # --- for the adapters -----------------------------------------------------------------------------
 
+    @property
+    def running(self) -> Monitor | None:
+        """The monitor while a training runs, None before and after it."""
+        return None if self.report is not None else self.monitor
+
     def enter(
         self,
         model: Model,
@@ -182,7 +187,7 @@ class Guest:
 
     def to_stop(self) -> bool:
         """Whether training is to stop here; to be asked on all processes after each optimizer step."""
-        return bool(self._stop_on and self._stop and self.monitor and self._stop.now(self.monitor.step))
+        return bool(self._stop and self.running and self._stop.now(self.running.step))
 
     def log_validation(self, metrics: Mapping[str, Any], *, all_of_it: bool = False) -> None:
         """Log what a validation gave.
@@ -191,7 +196,7 @@ class Guest:
             metrics: its results, under the names that the user gave them.
             all_of_it: whether names that tell of no split are of this validation, too.
         """
-        if self.monitor is None:
+        if self.running is None:
             return
         for tag, value in metrics.items():
             name = _validation_name(tag, all_of_it=all_of_it)
@@ -200,7 +205,7 @@ class Guest:
             meaning = interpret(name)
             # Of several validation sets, the first one is the validation: mixing them would make a curve that jumps.
             if isinstance(meaning, Mapped) and self._tags.setdefault(meaning.signal, tag) == tag:
-                self.monitor.log(**{name: value})
+                self.running.log(**{name: value})
 
     def log_training(self, metrics: Mapping[str, Any]) -> None:
         """Log metrics of the training's data that the monitor does not measure; its loss is always measured."""

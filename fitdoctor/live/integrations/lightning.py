@@ -31,7 +31,7 @@ class FitdoctorCallback(Guest, Callback):
     """Watches a training by `Trainer.fit`; arguments and attributes are those of `Guest`.
 
     The monitor comes after the sanity check and goes when training ends. It logs to ``trainer.log_dir``, beside
-    the logger's own files. A criterion is found by itself where the module has one loss module. ``stop_on`` sets
+    the logger's own files, and nowhere for a trainer without a logger. A criterion is found by itself where the module has one loss module. ``stop_on`` sets
     ``trainer.should_stop``.
     """
 
@@ -51,7 +51,7 @@ class FitdoctorCallback(Guest, Callback):
             optimizers,
             host=Host(start=_steps_done(trainer, pl_module), tells_batches=True),
             framework="lightning",
-            folder=None if trainer.fast_dev_run else folder,
+            folder=folder if trainer.loggers and not trainer.fast_dev_run else None,
             criterion=_criterion(pl_module),
             scheduler=_scheduler(trainer),
             scaler=getattr(trainer.precision_plugin, "scaler", None),
@@ -61,51 +61,57 @@ class FitdoctorCallback(Guest, Callback):
     @guarded
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """A batch is there."""
-        if self.monitor is not None:
-            self.monitor.batch_begins(pl_module, batch)
+        if self.running is not None:
+            self.running.batch_begins(pl_module, batch)
 
     @guarded
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
         """The loss is there: over the number of accumulated batches, and times the loss scale."""
-        if self.monitor is None:
+        if self.running is None:
             return
-        self.monitor.batch_ends(pl_module)
+        self.running.batch_ends(pl_module)
         divided: torch.Tensor | float = 1.0
         if pl_module.automatic_optimization:
             divided = float(trainer.accumulate_grad_batches)
         scale = getattr(getattr(trainer.precision_plugin, "scaler", None), "_scale", None)
         if isinstance(scale, torch.Tensor):
             divided = divided / scale
-        self.monitor.backward_begins(loss, divided_by=divided)
+        self.running.backward_begins(loss, divided_by=divided)
 
     @guarded
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """The optimizer has stepped, unless batches are accumulated."""
-        if self.monitor is None:
+        if self.running is None:
             return
-        self.monitor.batch_ends(pl_module)
+        self.running.batch_ends(pl_module)
         if self.to_stop():
             trainer.should_stop = True
+
+    @guarded
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """An epoch is over."""
+        if self.running is not None:
+            self.running.log(epoch=trainer.current_epoch + 1)
 
     # --- validation -------------------------------------------------------------------------------------
 
     @guarded
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Remember what was logged before: what is new afterwards is of this validation."""
-        self._before = dict(trainer.callback_metrics) if self.monitor is not None else {}
+        self._before = dict(trainer.callback_metrics) if self.running is not None else {}
 
     @guarded
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """A batch of validation is about to run."""
-        if self.monitor is not None and not trainer.sanity_checking:
-            self.monitor.batch_begins(pl_module, batch)
+        if self.running is not None:
+            self.running.batch_begins(pl_module, batch)
 
     @guarded
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """The user's metrics are there."""
-        if self.monitor is None or trainer.sanity_checking:
+        if self.running is None:
             return
         before, self._before = self._before, {}
         now = dict(trainer.callback_metrics)

@@ -52,9 +52,14 @@ class FitdoctorCallback(Guest, TrainerCallback):
 
     @guarded
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The Trainer has evaluated; after the training it may do so as well."""
-        if self.report is None:
-            self.log_validation(kwargs.get("metrics") or {})
+        """The Trainer has evaluated; before and after a training it may do so as well."""
+        self.log_validation(kwargs.get("metrics") or {})
+
+    @guarded
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """An epoch is over."""
+        if self.running is not None and state.epoch is not None:
+            self.running.log(epoch=state.epoch)
 
     @guarded
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
