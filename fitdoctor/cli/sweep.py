@@ -27,10 +27,10 @@ NO_SWEEP = 3
 @click.option("--mode", type=click.Choice(["min", "max"]), help="Whether less or more of the metric is better.")
 @click.option(
     "--at",
-    type=click.Choice(["final", "best"]),
-    default="final",
+    type=click.Choice(["best", "final"]),
+    default="best",
     show_default=True,
-    help="Rank by the end of the curves, or by their best smoothed value.",
+    help="Rank by the best smoothed value of the curves, or by their end.",
 )
 @click.option(
     "--regret",

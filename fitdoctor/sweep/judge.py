@@ -39,7 +39,7 @@ def sweep(
     *,
     metric: str | None = None,
     mode: Literal["min", "max"] | None = None,
-    at: At = "final",
+    at: At = "best",
     regret: float = MATTERS,
     curves: Curves | None = None,
 ) -> Sweep:
@@ -49,7 +49,7 @@ def sweep(
         reports: one per run.
         metric: what to rank by: ``accuracy:val``, or a tag that `curves` holds; held-out loss when left out.
         mode: "min" or "max", where the direction of the metric is not known.
-        at: rank by the "final" level of a curve, or by its "best" smoothed value.
+        at: rank by the "best" smoothed value of a curve, which is what a checkpoint keeps, or by its "final" level.
         regret: what a learning rate may lose and still belong to the band, as a share of the range of training.
         curves: tag -> name of a run -> points, for metrics that reports do not hold.
 
@@ -59,6 +59,10 @@ def sweep(
     reports = list(reports)
     table = read_settings(reports)
     choice = choose(reports, table, metric=metric, mode=mode, at=at, curves=curves)
+    strays = _strays(reports, table, choice)
+    if strays:
+        reports = [r for r in reports if r not in strays]
+        table = read_settings(reports)
     trials = make_trials(reports, table, choice)
     found = () if choice is None else winners(trials, table, tasks(reports, trials, table), choice.flip)
     return Sweep(
@@ -70,8 +74,27 @@ def sweep(
         separations=separations(trials, table.axes),
         bands=() if choice is None else bands(trials, table, choice.flip, regret),
         winners=found,
-        cautions=tuple(_cautions(trials, table, choice, found)),
+        cautions=(*_left_out(strays), *_cautions(trials, table, choice, found)),
     )
+
+
+def _strays(reports: Sequence[Report], table: Table, choice: Choice | None) -> list[Report]:
+    """Logs that lie among the runs and are none of them: without the objective and without any of the settings."""
+    logged = [a.name for a in table.axes if a.source == "log"]
+    if choice is None or not logged:
+        return []
+    found = [
+        report
+        for report, row in zip(reports, table.rows, strict=True)
+        if not choice.points(report) and all(row[name] is None for name in logged)
+    ]
+    return found if len(found) < len(reports) else []
+
+
+def _left_out(strays: Sequence[Report]) -> Iterator[str]:
+    if strays:
+        names = ", ".join(r.run for r in strays[:3]) + (", ..." if len(strays) > 3 else "")
+        yield f"left out, as they have neither the objective nor any of the settings: {names}"
 
 
 def tasks(reports: Sequence[Report], trials: Sequence[Trial], table: Table) -> list[str]:
@@ -119,14 +142,13 @@ def _cautions(trials: Sequence[Trial], table: Table, choice: Choice | None, foun
         if count:
             yield f"{count} of {n} runs {what}"
     worse = [t for t in trials if t.state == "finished" and t.turned > TURNED]
-    if choice is not None and choice.objective.at == "final" and len(worse) * 10 > n:
-        yield (
-            f"{len(worse)} of {n} runs end worse than their best by more than {TURNED:.0%} of what they had gained: "
-            "--at best ranks them by what early stopping would keep"
+    if choice is not None and len(worse) * 10 > n:
+        other = (
+            "keep the best checkpoint" if choice.objective.at == "best" else "--at best ranks by what one would keep"
         )
-    lengths = {t.steps for t in trials if t.state == "finished"}
-    if lengths and min(lengths) < 0.5 * max(lengths) and not any(t.state == "unfinished" for t in trials):
-        yield "the runs end at very different steps: each is taken at its own end"
+        yield f"{len(worse)} of {n} runs lose again more than {TURNED:.0%} of what they had gained: {other}"
+    if any(t.due == 0 and t.steps for t in trials):
+        yield "runs of one kind end at very different steps (early stopping, or pruned?): each is taken at its own end"
     unjudged = sum(t.verdict == "cannot judge" for t in trials)
     if unjudged:
         yield f"{unjudged} of {n} runs cannot be judged sick or healthy: too little is logged"

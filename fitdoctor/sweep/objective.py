@@ -57,7 +57,7 @@ def choose(
     *,
     metric: str | None = None,
     mode: Literal["min", "max"] | None = None,
-    at: At = "final",
+    at: At = "best",
     curves: Curves | None = None,
 ) -> Choice | None:
     """The objective: what the user names, else the first held-out curve that (nearly) all runs have.
@@ -151,6 +151,7 @@ def make_trials(reports: Sequence[Report], table: Table, choice: Choice | None) 
                 start=_start(report, finite, choice),
                 turned=_turned(flip * np.array(finite, np.float64)),
                 steps=0 if report.steps is None else report.steps.last,
+                due=due[i],
             )
         )
     return tuple(out)

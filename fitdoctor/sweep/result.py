@@ -73,6 +73,7 @@ class Trial:
         start: the objective of the untrained model, as far as logged; nan when unknown.
         turned: share of its gain that the objective has lost again at the end; nan when unknown.
         steps: last step logged.
+        due: the step that its like end at; 0 where they end at different ones.
     """
 
     run: str
@@ -85,6 +86,7 @@ class Trial:
     start: float
     turned: float
     steps: int
+    due: int
 
 
 @dataclass(frozen=True, slots=True)
