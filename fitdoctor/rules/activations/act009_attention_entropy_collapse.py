@@ -39,7 +39,7 @@ from fitdoctor.views.harm import harm, need_standing
 def attention_entropy_collapse(
     run: Run, *, low: float = 0.1, heads: float = 0.75, open_: float = 0.3, flat: float = 0.05, least: int = 10
 ) -> Iterator[Finding]:
-    """Most heads of an attention look at a single key and stay so, while the training loss no longer falls.
+    """Most heads of an attention come to look at a single key, and the training loss no longer falls.
 
     Why it matters:
         A softmax that gives everything to one key has no slope: queries and keys get no gradient, and the attention
