@@ -86,8 +86,10 @@ class DaskCluster:
         """Cancel what is under way, and leave the cluster to itself, or end it if it was started for this."""
         self._closing = True
         with _quiet(), contextlib.suppress(Exception):
-            self._client.cancel(list(self._mine), force=True)
-            self._mine.clear()
+            self._client.unsubscribe_topic("all")
+            if self._mine:
+                self._client.cancel(list(self._mine), force=True)
+                self._mine.clear()
             self._client.close(timeout=5)
         self._close_cluster()
 

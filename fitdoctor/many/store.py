@@ -63,10 +63,12 @@ class ReportStore:
         if source.failure or not (_settled(files) if source.origin is None else files and source.origin.stamped):
             return Work(source, "", size)
         config = job.config
-        parts = [(part.module, str(part.home), [str(file) for file in part.files]) for part in source.parts]
+        place = str if source.origin is None else source.origin.url_of  # a mirror may be elsewhere tomorrow
+        parts = [(part.module, place(part.home), [place(file) for file in part.files]) for part in source.parts]
         depends = (
-            _code(), files, parts, source.name, str(source.path), source.source,
-            sorted((str(a), str(b)) for a, b in source.subruns.items()), sorted(source.names.items()),
+            _code(), files, parts, source.name, source.where, source.source,
+            sorted((place(a), place(b)) for a, b in source.subruns.items()),
+            sorted((place(Path(path)), name) for path, name in source.names.items()),
             list(config.select), sorted(config.ignore.items()), list(config.tags.items()), sorted(config.facts.items()),
             sorted((rule, sorted(options.items())) for rule, options in config.options.items()), job.layers,
         )  # fmt: skip

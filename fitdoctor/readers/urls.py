@@ -50,8 +50,8 @@ def shown(url: str) -> str:
     first, chained, rest = url.partition("::")
     if protocol(first) in _WITH_PASSWORDS:
         first = re.sub(r"://[^/@]*@", "://", re.split(r"[?#]", first)[0])
-    if not first.endswith("://"):
-        first = first.rstrip("/")
+    scheme, mark, rest_of_it = first.partition("://")
+    first = f"{scheme}{mark}{rest_of_it.rstrip('/')}"
     return f"{first}::{shown(rest)}" if chained else first
 
 

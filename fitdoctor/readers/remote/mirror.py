@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fitdoctor.errors import ReadError
+from fitdoctor.errors import ConfigError, ReadError
 from fitdoctor.readers.remote.listing import Entry
 from fitdoctor.readers.remote.services import why
 
@@ -245,13 +245,13 @@ def limit() -> int:
     """Bytes that the mirror may take up: 4 GB, or what FITDOCTOR_MIRROR_GB says.
 
     Raises:
-        ReadError: if that is no number.
+        ConfigError: if that is no number.
     """
     told = os.environ.get("FITDOCTOR_MIRROR_GB", "")
     try:
         return int(float(told or _LIMIT_GB) * 1e9)
     except (ValueError, OverflowError):
-        raise ReadError(f"FITDOCTOR_MIRROR_GB: expected a number of gigabytes, got {told!r}") from None
+        raise ConfigError(f"FITDOCTOR_MIRROR_GB: expected a number of gigabytes, got {told!r}") from None
 
 
 def mirror_folder() -> Path | None:
