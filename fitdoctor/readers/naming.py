@@ -33,7 +33,7 @@ def name_of(root: Path, home: Path, place: Path, alone: bool) -> str:
     else:
         folder = place.relative_to(root).as_posix() if place.is_relative_to(root) else place.resolve().name or "run"
     stem = home.stem if home != place else ""
-    if stem and not (alone and (_PLAIN_STEMS.fullmatch(stem) or home.suffix == ".wandb")):
+    if stem and not (alone and (_PLAIN_STEMS.fullmatch(stem) or home.suffix in (".wandb", ".swanlab"))):
         return stem if folder == "." else f"{folder}/{stem}"
     return folder if folder != "." else (place.resolve().name or "run")
 
@@ -83,7 +83,7 @@ def unique(name: str, used: set[str]) -> str:
 def nothing_found(root: Path, seen: Survey) -> str:
     looked = (
         "TensorBoard event files, CSV, JSON and JSON-lines logs, HF trainer_state.json, Keras histories, W&B, MLflow, "
-        "DVCLive, ClearML and Trackio stores, text logs"
+        "SwanLab, DVCLive, ClearML and Trackio stores, text logs"
     )
     if root.is_file():
         return f"{root}: not a training log that fitdoctor reads; it knows {looked}"

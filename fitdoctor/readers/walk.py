@@ -55,17 +55,20 @@ class Kind:
         module: name below `fitdoctor.readers`.
         suffixes: suffixes of names worth offering; empty means any text-like file.
         closed: whether nobody else may read below a folder that this reader has claimed.
+        magic: how its files begin, whatever they are called; empty where they begin in no certain way.
     """
 
     module: str
     suffixes: frozenset[str] = frozenset()
     closed: bool = False
+    magic: bytes = b""
 
 
 KINDS = (
-    Kind("wandb_offline", word_set(".wandb"), closed=True),
-    Kind("mlflow_store", word_set(".yaml .db .sqlite .sqlite3"), closed=True),
-    Kind("trackio_store", word_set(".db .sqlite .sqlite3")),
+    Kind("wandb_offline", word_set(".wandb"), closed=True, magic=b":W&B"),
+    Kind("swanlab_offline", word_set(".swanlab"), closed=True, magic=b":SWL"),
+    Kind("mlflow_store", word_set(".yaml .db .sqlite .sqlite3"), closed=True, magic=b"SQLite format 3\0"),
+    Kind("trackio_store", word_set(".db .sqlite .sqlite3"), magic=b"SQLite format 3\0"),
     Kind("dvclive", word_set(".tsv .json"), closed=True),
     Kind("clearml_offline", word_set(".jsonl .zip"), closed=True),
     Kind("hf_trainer", word_set(".json")),
@@ -86,7 +89,7 @@ _NOT_LOGS = word_set(
     .mat .nii .dcm .ttf .woff .map
     """
 )
-_ONLY_SOME = word_set(".yaml .yml .db .sqlite .sqlite3 .wandb .npy .pkl .zip")
+_ONLY_SOME = word_set(".yaml .yml .db .sqlite .sqlite3 .wandb .swanlab .npy .pkl .zip")
 """Suffixes that only the readers naming them are offered."""
 _NOT_LOG_NAMES = word_set(
     """
@@ -102,6 +105,8 @@ _SKIPPED_FOLDERS = word_set(
     """
 )
 _HIDDEN_STORES = frozenset({".guild", ".wandb", ".clearml"})
+_IN_A_RUN = ("wandb_offline", "swanlab_offline")
+"""Loggers that write one file of their own into the folder of a run, beside what only they can read."""
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -310,7 +315,7 @@ def _claim(
         return None
     for kind in KINDS:
         fits = suffix in kind.suffixes if kind.suffixes else suffix not in _ONLY_SOME
-        if not (fits or offered_by_user):
+        if not (fits or offered_by_user or (kind.magic and head.startswith(kind.magic))):
             continue
         try:
             if reader(kind.module).recognise(path, head):
@@ -336,7 +341,7 @@ def _open_claims(claims: dict[tuple[str, Path], list[Path]]) -> Iterator[tuple[t
     """The claims that stand: inside a store's folder only the store's own reader reads."""
     closed = {kind.module for kind in KINDS if kind.closed}
     stores = {home for (module, home), files in claims.items() if module in closed and home not in files}
-    stores |= {home.parent for module, home in claims if module == "wandb_offline" and "run-" in home.parent.name}
+    stores |= {home.parent for module, home in claims if module in _IN_A_RUN and "run-" in home.parent.name}
     for key, files in claims.items():
         module, home = key
         if stores and module not in closed and any(p in stores for p in (home, *home.parents)):
