@@ -85,12 +85,15 @@ class DaskCluster:
     def close(self) -> None:
         """Cancel what is under way, and leave the cluster to itself, or end it if it was started for this."""
         self._closing = True
-        with _quiet(), contextlib.suppress(Exception):
-            self._client.unsubscribe_topic("all")
-            if self._mine:
-                self._client.cancel(list(self._mine), force=True)
-                self._mine.clear()
-            self._client.close(timeout=5)
+        mine, self._mine = list(self._mine), set()
+        with _quiet():  # each by itself: whatever fails here, the rest has to be ended
+            with contextlib.suppress(Exception):
+                self._client.unsubscribe_topic("all")
+            with contextlib.suppress(Exception):
+                if mine:
+                    self._client.cancel(mine, force=True)
+            with contextlib.suppress(Exception):
+                self._client.close(timeout=5)
         self._close_cluster()
 
     def _close_cluster(self) -> None:
