@@ -61,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"catalogue", "errors", "finding", "report", "reporters"},
     "sweep": {"compare", "errors", "finding", "readers", "report", "reporters", "run", "signals", "stats"},
     "many": {"catalogue", "config", "diagnose", "errors", "readers", "report", "run"},
-    "live": {"catalogue", "config", "diagnose", "finding", "readers", "report", "errors", "run", "signals"},
+    "live": {"catalogue", "config", "diagnose", "export", "finding", "readers", "report", "errors", "run", "signals"},
     "preflight": {"catalogue", "prescribe", "report", "remedies", "rule", "stats", "triage", "errors", *JUDGED},
     "mcp_server": {
         "catalogue",

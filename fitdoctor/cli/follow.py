@@ -80,6 +80,8 @@ class Follower:
             if before is None or before.fingerprint != fingerprint:
                 after = _Seen(fingerprint, self._judged(source))
                 self._compare(before.reports if before else {}, after.reports)
+                for report in after.reports.values():
+                    self._alerts.look(report)
                 self._seen[source.name] = after
 
     def close(self, *, exit_zero: bool) -> int:
@@ -121,7 +123,6 @@ class Follower:
                 self._say((one_line(name), "bold"), ("  gone: ", "green"), rule, f"  {self._at(report)}")
 
     def _tell(self, report: Report, finding: Finding) -> None:
-        self._alerts.tell(report.run, finding)
         mark, style = terminal.symbol(self._page, finding.severity)
         self._say(
             (one_line(report.run), "bold"), (f"  {mark} {finding.severity} {finding.rule}", style),

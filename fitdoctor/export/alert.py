@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fitdoctor.finding import Finding
-from fitdoctor.report import Report
+from fitdoctor.report import Diagnosis, Report
 from fitdoctor.reporters import wording
 from fitdoctor.reporters.harmless import one_line
 
@@ -29,13 +29,16 @@ def line(finding: Finding) -> str:
     return one_line(f"{finding.message}, since step {finding.onset:,}", LONGEST_LINE)
 
 
-def text(finding: Finding) -> str:
-    """The fact, its first evidence, and the first remedy."""
+def text(diagnosis: Diagnosis) -> str:
+    """The fact, its first evidence, what it accounts for, and the first remedy."""
+    finding = diagnosis.root
     lines = [line(finding)]
     if finding.evidence:
         first = finding.evidence[0]
         expected = f" (expected {first.expected})" if first.expected else ""
         lines.append(one_line(f"{first.signal}: {first.observed}{expected}", LONGEST_LINE))
+    if diagnosis.explains:
+        lines.append(one_line(f"It explains: {', '.join(f.rule for f in diagnosis.explains)}", LONGEST_LINE))
     if finding.remedies:
         lines.append(one_line(f"To do: {wording.title(finding.remedies[0])}", LONGEST_LINE))
     lines.append(f"Confidence: {finding.confidence}")

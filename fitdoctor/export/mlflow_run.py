@@ -12,8 +12,7 @@ from typing import Any
 
 from fitdoctor.errors import ConfigError
 from fitdoctor.export import alert
-from fitdoctor.finding import Finding
-from fitdoctor.report import Report, to_json
+from fitdoctor.report import Diagnosis, Report, to_json
 from fitdoctor.reporters import html
 from fitdoctor.reporters.harmless import one_line
 
@@ -71,15 +70,15 @@ class MlflowRun:
         """Name for messages."""
         return f"MLflow run {self.run_id}"
 
-    def tell(self, run: str, finding: Finding) -> None:
+    def tell(self, run: str, diagnosis: Diagnosis) -> None:
         """Set a tag ``fitdoctor.<rule>``."""
-        text = one_line(f"{finding.severity}: {alert.line(finding)}", _LONGEST)
-        self.client.set_tag(self.run_id, f"fitdoctor.{finding.rule}", text)
+        text = one_line(f"{diagnosis.root.severity}: {alert.line(diagnosis.root)}", _LONGEST)
+        self.client.set_tag(self.run_id, f"fitdoctor.{diagnosis.root.rule}", text)
 
-    def report(self, reports: Sequence[Report], new: Sequence[Finding]) -> None:
+    def report(self, reports: Sequence[Report], new: Sequence[Diagnosis]) -> None:
         """Set the tags of the verdict, and log the report as HTML and JSON below ``fitdoctor/``."""
-        for finding in new:
-            self.tell("", finding)
+        for diagnosis in new:
+            self.tell("", diagnosis)
         for report in reports:
             root = report.diagnoses[0].root.rule if report.verdict == "sick" and report.diagnoses else ""
             self.client.set_tag(self.run_id, "fitdoctor.verdict", report.verdict)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from fitdoctor.finding import Finding, Severity
-from fitdoctor.report import Report
+from fitdoctor.report import Diagnosis, Report
 from fitdoctor.reporters.harmless import one_line
 
 log = logging.getLogger("fitdoctor")
@@ -32,17 +32,19 @@ class Destination(Protocol):
         """What it is called in messages; never a secret."""
         ...
 
-    def tell(self, run: str, finding: Finding) -> None:
-        """Send one finding."""
+    def tell(self, run: str, diagnosis: Diagnosis) -> None:
+        """Send a root cause of the run of that name, with what it accounts for."""
         ...
 
-    def report(self, reports: Sequence[Report], new: Sequence[Finding]) -> None:
-        """Send whole reports; `new` are those root causes in them that were not told before."""
+    def report(self, reports: Sequence[Report], new: Sequence[Diagnosis]) -> None:
+        """Send whole reports; `new` are those diagnoses in them that were not told before."""
         ...
 
 
 class Outbox:
-    """Takes findings at once and sends them later, each once; usable as ``on_finding``.
+    """Takes findings at once and sends them later, each once; to be given to `fitdoctor.attach` as ``on_finding``.
+
+    The monitor hands it whole reports, of which it sends the root causes.
 
     Args:
         destination: where to.
@@ -69,17 +71,17 @@ class Outbox:
 
     def __call__(self, finding: Finding) -> None:
         """Send a finding, unless it was sent before at this severity or a higher one."""
-        self.tell(self._run, finding)
+        self._tell(self._run, Diagnosis(finding))
 
-    def tell(self, run: str, finding: Finding) -> None:
-        """The same for a finding of the run of that name."""
-        if self._is_new(finding, run):
-            self._put(lambda: self._destination.tell(run, finding))
+    def look(self, report: Report) -> None:
+        """Send the root causes of a report that are new: one message for one fault, however many findings it makes."""
+        for diagnosis in report.diagnoses:
+            self._tell(self._run or report.run, diagnosis)
 
     def report(self, *reports: Report) -> None:
         """Send whole reports."""
         # The report of a monitor may call the run otherwise than whoever made this outbox for it.
-        new = [d.root for r in reports for d in r.diagnoses if self._is_new(d.root, r.run, self._run)]
+        new = [d for r in reports for d in r.diagnoses if self._is_new(d.root, r.run, self._run)]
         self._put(lambda: self._destination.report(reports, new))
 
     def close(self, report: Report | None = None, *, timeout: float = 10.0) -> bool:
@@ -105,6 +107,10 @@ class Outbox:
                 self._fail(f"not everything was sent within {timeout:g} s")
             atexit.unregister(self._at_exit)
         return not self.failures
+
+    def _tell(self, run: str, diagnosis: Diagnosis) -> None:
+        if self._is_new(diagnosis.root, run):
+            self._put(lambda: self._destination.tell(run, diagnosis))
 
     def _is_new(self, finding: Finding, *names: str) -> bool:
         """Whether it was told under none of these names of its run; from now on it counts as told under the first."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from fitdoctor.errors import ConfigError, ExportError
 from fitdoctor.export.outbox import Destination, Outbox
-from fitdoctor.finding import Finding, Severity
-from fitdoctor.report import Report
+from fitdoctor.finding import Severity
+from fitdoctor.report import Diagnosis, Report
 from fitdoctor.reporters.harmless import one_line
 
 if TYPE_CHECKING:
@@ -114,16 +114,16 @@ class Exports:
                 if target.one_run and runs > 1:
                     raise several()
                 if held and (last or not target.one_run):
-                    roots = [d.root for r in held for d in r.diagnoses if d.root.severity is not Severity.NOTE]
+                    new = [d for r in held for d in r.diagnoses if d.root.severity is not Severity.NOTE]
                     with redirect_stdout(sys.stderr):
-                        target.destination.report(held, roots)
+                        target.destination.report(held, new)
             except Exception as error:  # whatever a tracker raises must not cost the user the other reports
                 self.failures.append(_failure(target, str(error) or type(error).__name__))
                 self._targets.remove(target)  # it is tried no further
 
 
 class Alerts:
-    """Sends findings as they appear, each by a thread of its target.
+    """Sends root causes as they appear, each by a thread of its target.
 
     Args:
         targets: where to.
@@ -132,10 +132,10 @@ class Alerts:
     def __init__(self, targets: Sequence[Target]) -> None:
         self._targets = [(t, Outbox(_OneRun(t.destination) if t.one_run else t.destination)) for t in targets]
 
-    def tell(self, run: str, finding: Finding) -> None:
-        """Send a finding of the run of that name."""
+    def look(self, report: Report) -> None:
+        """Send what is new in a report."""
         for _, outbox in self._targets:
-            outbox.tell(run, finding)
+            outbox.look(report)
 
     def close(self, reports: Sequence[Report]) -> list[str]:
         """Send the reports, wait until everything has arrived, and say of each target that did not get everything."""
@@ -159,13 +159,13 @@ class _OneRun:
     def name(self) -> str:
         return self.destination.name
 
-    def tell(self, run: str, finding: Finding) -> None:
+    def tell(self, run: str, diagnosis: Diagnosis) -> None:
         if self.run not in (None, run):
             raise several()
         self.run = run
-        self.destination.tell(run, finding)
+        self.destination.tell(run, diagnosis)
 
-    def report(self, reports: Sequence[Report], new: Sequence[Finding]) -> None:
+    def report(self, reports: Sequence[Report], new: Sequence[Diagnosis]) -> None:
         self.destination.report(reports, new)
 
 

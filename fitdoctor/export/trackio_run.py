@@ -9,8 +9,7 @@ from typing import Any
 
 from fitdoctor.errors import ConfigError
 from fitdoctor.export import alert
-from fitdoctor.finding import Finding
-from fitdoctor.report import Report
+from fitdoctor.report import Diagnosis, Report
 
 LEVELS = {"error": "ERROR", "warning": "WARN", "note": "INFO"}
 
@@ -48,19 +47,21 @@ class TrackioRun:
         """Name for messages."""
         return f"Trackio run {getattr(self.run, 'name', '')}"
 
-    def tell(self, run: str, finding: Finding) -> None:
+    def tell(self, run: str, diagnosis: Diagnosis) -> None:
         """Raise an alert at the step at which the finding began."""
         from trackio import AlertLevel
 
-        level = AlertLevel[LEVELS[finding.severity]]
-        self.run.alert(title=alert.title(finding), text=alert.text(finding), level=level, step=finding.onset)
+        level = AlertLevel[LEVELS[diagnosis.root.severity]]
+        self.run.alert(
+            title=alert.title(diagnosis.root), text=alert.text(diagnosis), level=level, step=diagnosis.root.onset
+        )
 
-    def report(self, reports: Sequence[Report], new: Sequence[Finding]) -> None:
+    def report(self, reports: Sequence[Report], new: Sequence[Diagnosis]) -> None:
         """Alerts of the root causes that are new, and the verdict as one of the lowest level."""
         from trackio import AlertLevel
 
-        for finding in new:
-            self.tell("", finding)
+        for diagnosis in new:
+            self.tell("", diagnosis)
         for report in reports:
             last = report.steps.last if report.steps else None
             title = f"fitdoctor: {report.verdict}"

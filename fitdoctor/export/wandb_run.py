@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from fitdoctor.errors import ConfigError
 from fitdoctor.export import alert
-from fitdoctor.finding import Finding
-from fitdoctor.report import Report
+from fitdoctor.report import Diagnosis, Report
 
 LEVELS = {"error": "ERROR", "warning": "WARN", "note": "INFO"}
 
@@ -47,14 +46,16 @@ class WandbRun:
         """Name for messages."""
         return f"W&B run {getattr(self.run, 'id', '')}"
 
-    def tell(self, run: str, finding: Finding) -> None:
+    def tell(self, run: str, diagnosis: Diagnosis) -> None:
         """Raise an alert."""
-        self.run.alert(title=alert.title(finding), text=alert.text(finding), level=LEVELS[finding.severity])
+        self.run.alert(
+            title=alert.title(diagnosis.root), text=alert.text(diagnosis), level=LEVELS[diagnosis.root.severity]
+        )
 
-    def report(self, reports: Sequence[Report], new: Sequence[Finding]) -> None:
+    def report(self, reports: Sequence[Report], new: Sequence[Diagnosis]) -> None:
         """Alerts of the root causes that are new; verdict and root cause in the summary."""
-        for finding in new:
-            self.tell("", finding)
+        for diagnosis in new:
+            self.tell("", diagnosis)
         for report in reports:
             root = report.diagnoses[0].root.rule if report.verdict == "sick" and report.diagnoses else ""
             self.run.summary.update({"fitdoctor/verdict": report.verdict, "fitdoctor/root_cause": root})

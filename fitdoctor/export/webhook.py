@@ -90,16 +90,16 @@ class Webhook:
         """Host of the server."""
         return f"webhook {urlsplit(self.url).hostname}"
 
-    def tell(self, run: str, finding: Finding) -> None:
-        """POST one finding.
+    def tell(self, run: str, diagnosis: Diagnosis) -> None:
+        """POST one diagnosis.
 
         Raises:
             ExportError: if it was not taken.
         """
-        report = _told_by(run, finding)
-        self._post("finding", f"{run or 'this run'}: {alert.title(finding)}\n{alert.text(finding)}", [report])
+        text = f"{run or 'this run'}: {alert.title(diagnosis.root)}\n{alert.text(diagnosis)}"
+        self._post("finding", text, [_told_by(run, diagnosis)])
 
-    def report(self, reports: Sequence[Report], new: Sequence[Finding] = ()) -> None:
+    def report(self, reports: Sequence[Report], new: Sequence[Diagnosis] = ()) -> None:
         """POST whole reports, many in several POSTs.
 
         Raises:
@@ -239,13 +239,13 @@ def _without_points(evidence: Evidence) -> Evidence:
     return replace(evidence, points=())
 
 
-def _told_by(run: str, finding: Finding) -> Report:
-    """A report that holds one finding, so that both events have one form."""
+def _told_by(run: str, diagnosis: Diagnosis) -> Report:
+    """A report that holds one diagnosis, so that both events have one form."""
     from fitdoctor import catalogue
 
-    code = next((entry.code for entry in catalogue.entries() if entry.name == finding.rule), "")
-    outcome = Outcome(code, finding.rule, "found", (finding,))
-    return Report(run, "", "", finding.span, (outcome,), (Diagnosis(finding),), fitdoctor=fitdoctor.__version__)
+    codes = {entry.name: entry.code for entry in catalogue.entries()}
+    outcomes = [Outcome(codes.get(f.rule, ""), f.rule, "found", (f,)) for f in (diagnosis.root, *diagnosis.explains)]
+    return Report(run, "", "", diagnosis.root.span, tuple(outcomes), (diagnosis,), fitdoctor=fitdoctor.__version__)
 
 
 def _summary(reports: Sequence[Report]) -> str:

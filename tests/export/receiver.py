@@ -71,6 +71,11 @@ def finding(
     return Finding(message, severity, Confidence.HIGH, Span(240, 900), (evidence,), (remedy,), rule=rule)
 
 
+def diagnosis(rule: str = "lr-too-high", *explains: str) -> Diagnosis:
+    """A root cause and what it accounts for."""
+    return Diagnosis(finding(rule), tuple(finding(name) for name in explains))
+
+
 def report(name: str = "run-a", *found: Finding) -> Report:
     """A report on a run with those findings, each a root, and with all that a log may tell."""
     secret = "SECRET-OF-THE-LOG"

@@ -36,8 +36,10 @@ def test_findings_arrive_while_the_training_goes_on(server: Server):
     *findings, last = server.said
     assert findings
     assert {f["event"] for f in findings} == {"finding"}
-    rules = [f["reports"][0]["outcomes"][0]["rule"] for f in findings]
-    assert "nonfinite-loss" in rules
+    roots = [f["reports"][0]["diagnoses"][0]["root"] for f in findings]
+    explained = [rule for f in findings for rule in f["reports"][0]["diagnoses"][0]["explains"]]
+    assert "nonfinite-loss" in roots + explained
+    assert not set(roots) & set(explained), "one message for one fault"
     assert {f["reports"][0]["run"] for f in findings} == {"too-fast"}
     assert (last["event"], last["reports"][0]["verdict"]) == ("report", "sick")
 

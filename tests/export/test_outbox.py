@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fitdoctor.export import outbox as module
 from fitdoctor.export.outbox import Outbox
-from fitdoctor.finding import Finding, Severity
-from fitdoctor.report import Report
+from fitdoctor.finding import Severity
+from fitdoctor.report import Diagnosis, Report
 from tests.export.receiver import Server, finding, report
 
 ROOT = Path(__file__).parents[2]
@@ -31,16 +32,17 @@ class Place:
         self.fails = fails
         self.threads: set[int] = set()
 
-    def tell(self, run: str, finding: Finding) -> None:
+    def tell(self, run: str, diagnosis: Diagnosis) -> None:
+        finding = diagnosis.root
         self.threads.add(threading.get_ident())
         assert self.open.wait(30)
         if self.fails:
             raise OSError(f"no way\n\x1b[31m to send {finding.rule}")
         self.got.append((run, finding.rule, str(finding.severity)))
 
-    def report(self, reports: Sequence[Report], new: Sequence[Finding]) -> None:
-        for f in new:
-            self.tell("", f)
+    def report(self, reports: Sequence[Report], new: Sequence[Diagnosis]) -> None:
+        for one in new:
+            self.tell("", one)
         self.got.append(("", "report", " ".join(r.run for r in reports)))
 
 
@@ -50,9 +52,21 @@ def test_each_finding_is_sent_once_and_again_when_it_gets_worse():
     for severity in (Severity.NOTE, Severity.WARNING, Severity.WARNING, Severity.ERROR, Severity.WARNING):
         box(finding("x", severity))
     box(finding("y", Severity.ERROR))
-    box.tell("b", finding("y", Severity.ERROR))
     assert box.close()
-    assert place.got == [("a", "x", "warning"), ("a", "x", "error"), ("a", "y", "error"), ("b", "y", "error")]
+    assert place.got == [("a", "x", "warning"), ("a", "x", "error"), ("a", "y", "error")]
+
+
+def test_of_reports_the_new_root_causes_are_sent():
+    place = Place()
+    box = Outbox(place)
+    whole = report("a", finding("x"), finding("y"))
+    explained = replace(whole, diagnoses=(Diagnosis(finding("x"), (finding("y"),)),))
+    box.look(explained)
+    box.look(explained)
+    box.look(whole)  # y is a cause of its own by now
+    box.look(replace(whole, run="b"))
+    assert box.close()
+    assert place.got == [("a", "x", "error"), ("a", "y", "error"), ("b", "x", "error"), ("b", "y", "error")]
 
 
 def test_least_decides_from_which_severity():

@@ -93,11 +93,11 @@ class Tracker:
     def __init__(self) -> None:
         self.got: list[str] = []
 
-    def tell(self, run: str, finding: Any) -> None:
-        self.got.append(f"{run}: {finding.rule}")
+    def tell(self, run: str, diagnosis: Any) -> None:
+        self.got.append(f"{run}: {diagnosis.root.rule}")
 
     def report(self, reports: Any, new: Any) -> None:
-        self.got += [f"{r.run}: {', '.join(f.rule for f in new)}" for r in reports]
+        self.got += [f"{r.run}: {', '.join(d.root.rule for d in new)}" for r in reports]
 
 
 class TestWatch:
@@ -137,8 +137,8 @@ class TestWatch:
 
         tracker = Tracker()
         alerts = Alerts([Target(tracker, one_run=True)])
-        alerts.tell("a", finding("x"))
-        alerts.tell("b", finding("x"))
+        alerts.look(report("a", finding("x")))
+        alerts.look(report("b", finding("x")))
         (why,) = alerts.close([report("a"), report("b")])
         assert why.startswith("tracker: expected the findings of one run")
         assert tracker.got == ["a: x"]

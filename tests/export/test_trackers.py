@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -55,17 +56,22 @@ def python(*arguments: object, **environment: str) -> subprocess.CompletedProces
 
 
 def wandb_records(folder: Path) -> list[Any]:
-    """The messages in all .wandb files below a folder."""
-    from fitdoctor.readers.wandb_offline import _Framing
+    """The messages in all .wandb files below a folder: a LevelDB log, records split over blocks of 32 KiB."""
     from wandb.proto import wandb_internal_pb2
 
     found = []
     for path in sorted(folder.rglob("*.wandb")):
-        with path.open("rb") as file:
-            for data in _Framing(file).records():
-                record = wandb_internal_pb2.Record()
-                record.ParseFromString(data)
-                found.append(record)
+        data, at, parts = path.read_bytes(), 7, b""
+        while at + 7 <= len(data):
+            if (left := 32768 - at % 32768) < 7:
+                at += left
+                continue
+            _, length, kind = struct.unpack_from("<IHB", data, at)
+            parts += data[at + 7 : at + 7 + length]
+            at += 7 + length
+            if kind in (1, 4):  # whole, or the last part
+                found.append(wandb_internal_pb2.Record.FromString(parts))
+                parts = b""
     return found
 
 

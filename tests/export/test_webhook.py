@@ -17,7 +17,7 @@ from fitdoctor.finding import Severity
 from fitdoctor.report import Report, from_json
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.export.receiver import Server, finding, report
+from tests.export.receiver import Server, diagnosis, finding, report
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text("utf-8"))
 
@@ -36,8 +36,8 @@ def quick(server: Server, **options: object) -> Webhook:
 
 
 class TestWhatIsSent:
-    def test_a_finding_is_a_report_that_holds_it(self, server: Server):
-        quick(server).tell("run-a", finding())
+    def test_a_diagnosis_is_a_report_that_holds_it(self, server: Server):
+        quick(server).tell("run-a", diagnosis("lr-too-high", "nonfinite-loss"))
         (said,) = server.said
         jsonschema.validate(said, SCHEMA)
         assert (said["event"], said["webhook_version"], said["format_version"]) == ("finding", 1, 1)
@@ -46,8 +46,11 @@ class TestWhatIsSent:
             "loss rose from 1.2 to 9.4, since step 240",
         ]
         (read,) = from_json(server.got[0].decode())
-        assert (read.run, read.verdict, [f.rule for f in read.findings]) == ("run-a", "sick", ["lr-too-high"])
+        assert (read.run, read.verdict) == ("run-a", "sick")
+        assert [f.rule for f in read.findings] == ["lr-too-high", "nonfinite-loss"]
         assert read.diagnoses[0].root.remedies == finding().remedies
+        assert [f.rule for f in read.diagnoses[0].explains] == ["nonfinite-loss"]
+        assert "It explains: nonfinite-loss" in said["text"]
 
     def test_whole_reports_go_together(self, server: Server):
         quick(server).report([report("a", finding()), report("b")])
@@ -62,7 +65,7 @@ class TestWhatIsSent:
 
     def test_the_log_itself_stays_at_home(self, server: Server):
         quick(server).report([report("a", finding())])
-        quick(server).tell("a", finding())
+        quick(server).tell("a", diagnosis())
         for body in server.got:
             assert b"SECRET-OF-THE-LOG" not in body
             assert b"1.20123" not in body, "points of the evidence are curves"
@@ -103,7 +106,7 @@ class TestWhatIsSent:
         monkeypatch.setenv("FITDOCTOR_WEBHOOK_HEADER", "Authorization: Bearer s3cret-token")
         monkeypatch.setenv("FITDOCTOR_WEBHOOK_URL", server.url)
         hook = Webhook.of()
-        hook.tell("a", finding())
+        hook.tell("a", diagnosis())
         assert server.headers[0]["Authorization"] == "Bearer s3cret-token"
         assert server.headers[0]["Content-Type"] == "application/json"
         assert server.headers[0]["User-Agent"] == f"fitdoctor/{fitdoctor.__version__}"
@@ -114,39 +117,39 @@ class TestWhatIsSent:
 class TestFailures:
     def test_what_may_pass_is_tried_again_with_the_same_id(self, server: Server):
         server.answers = [(503, {}, ""), (429, {}, ""), (200, {}, "")]
-        quick(server).tell("a", finding())
+        quick(server).tell("a", diagnosis())
         assert len({said["id"] for said in server.said}) == 1
         assert len(server.got) == 3
 
     def test_attempts_end(self, server: Server):
         server.answers = [(500, {}, "down for repair\x1b[31m")]
         with pytest.raises(ExportError, match=r"expected .* got 500 .*down for repair.* after 3"):
-            quick(server).tell("a", finding())
+            quick(server).tell("a", diagnosis())
         assert len(server.got) == 3
 
     def test_what_will_not_pass_is_not_tried_again(self, server: Server):
         server.answers = [(403, {}, "")]
         with pytest.raises(ExportError, match=r"got 403 Forbidden$"):
-            quick(server).tell("a", finding())
+            quick(server).tell("a", diagnosis())
         assert len(server.got) == 1
 
     def test_a_redirect_is_not_followed(self, server: Server):
         server.answers = [(307, {"Location": "/elsewhere"}, ""), (200, {}, "")]
         with pytest.raises(ExportError, match=r"307 .*redirect, which is not followed"):
-            quick(server).tell("a", finding())
+            quick(server).tell("a", diagnosis())
         assert server.paths == ["/hook"]
 
     def test_a_server_that_says_nothing_is_left(self, server: Server):
         server.answers = [None]
         with pytest.raises(ExportError, match=r"got none within 0\.1 s after 2 attempts"):
-            quick(server, timeout=0.1, attempts=2).tell("a", finding())
+            quick(server, timeout=0.1, attempts=2).tell("a", diagnosis())
 
     def test_a_server_that_is_not_there(self):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         with pytest.raises(ExportError, match=r"got none .*refused.* after 3 attempts"):
-            replace(Webhook.of(f"http://127.0.0.1:{port}/x"), pause=0.0).tell("a", finding())
+            replace(Webhook.of(f"http://127.0.0.1:{port}/x"), pause=0.0).tell("a", diagnosis())
 
     def test_a_server_that_speaks_no_http(self):
         with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -161,23 +164,23 @@ class TestFailures:
             thread = threading.Thread(target=answer)
             thread.start()
             with pytest.raises(ExportError, match="got none"):
-                replace(Webhook.of(f"http://127.0.0.1:{listening.getsockname()[1]}"), attempts=1).tell("a", finding())
+                replace(Webhook.of(f"http://127.0.0.1:{listening.getsockname()[1]}"), attempts=1).tell("a", diagnosis())
             thread.join()
 
     def test_how_long_to_wait_is_heard_within_reason(self, server: Server, monkeypatch: pytest.MonkeyPatch):
         waits: list[float] = []
         monkeypatch.setattr(webhook.time, "sleep", waits.append)
         server.answers = [(429, {"Retry-After": "7"}, ""), (429, {"Retry-After": "99999"}, ""), (200, {}, "")]
-        Webhook.of(server.url).tell("a", finding())
+        Webhook.of(server.url).tell("a", diagnosis())
         server.answers = [(503, {"Retry-After": "soon"}, ""), (503, {}, ""), (200, {}, "")]
-        Webhook.of(server.url).tell("a", finding())
+        Webhook.of(server.url).tell("a", diagnosis())
         assert waits == [7.0, 30.0, 1.0, 4.0]
 
     def test_secrets_that_a_server_repeats_are_not_told(self, server: Server, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("FITDOCTOR_WEBHOOK_HEADER", "X-Key: s3cret-token")
         server.answers = [(401, {}, "bad key s3cret-token for /services/T0P-S3CRET")]
         with pytest.raises(ExportError) as caught:
-            Webhook.of(server.url + "/services/T0P-S3CRET?key=abcdefgh").tell("a", finding())
+            Webhook.of(server.url + "/services/T0P-S3CRET?key=abcdefgh").tell("a", diagnosis())
         for secret in ("s3cret", "T0P", "abcdefgh"):
             assert secret not in str(caught.value)
 
