@@ -6,6 +6,7 @@ import copy
 import logging
 import pickle
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from fitdoctor.signals import (
     Quantity,
 )
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what Lightning imports
@@ -67,8 +68,21 @@ def data(rows: int, *, seed: int) -> TensorDataset:
     return TensorDataset(x, (x[:, :4] + 0.3 * torch.randn(rows, 4, generator=random)).argmax(1))
 
 
+class Shuffled(Sampler[int]):
+    """An order that changes with each epoch and is the same in every training, however many iterators are made."""
+
+    epoch = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.epoch += 1
+        yield from torch.randperm(640, generator=torch.Generator().manual_seed(self.epoch)).tolist()
+
+    def __len__(self) -> int:
+        return 640
+
+
 def train_batches() -> DataLoader[Any]:
-    return DataLoader(data(640, seed=0), 32)  # in an order that is the same in every training
+    return DataLoader(data(640, seed=0), 32, sampler=Shuffled())
 
 
 def val_batches() -> DataLoader[Any]:
@@ -294,8 +308,7 @@ def test_several_optimizers_by_hand(tmp_path: Path) -> None:
     assert values(run, LOSS)[0] == pytest.approx(0.69, abs=0.2)
     assert values(run, LOSS)[1:] == pytest.approx([0.69] * 19, abs=0.2)  # the first one's, with no other's among it
     assert (values(run, GRAD_NORM_CLIPPED, layer="optimizer1") < 0.101).all()
-    assert watch.report is not None
-    assert watch.report.verdict != "sick"
+    assert not {"loss-divergence", "lr-too-high"} & {rule for rule, _ in found(watch.report)}
     path = str(tmp_path / "x.ckpt")
     trainer.save_checkpoint(path)
     again, _ = fit(Adversaries(), epochs=2, limit_val_batches=0, ckpt=path)
