@@ -53,6 +53,8 @@ SATURATING: dict[type[nn.Module], tuple[float, float]] = {
 _FUNCTIONS = {"tanh": (-2.18, 2.18), "sigmoid": (-4.36, 4.36)}
 """The same for the input of a tanh or sigmoid that is no module: the output of the layer before it is looked at."""
 
+_FUNCTIONS |= {"applied tanh": SATURATING[nn.Tanh], "applied sigmoid": SATURATING[nn.Sigmoid]}  # its own output is
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Grid:
@@ -109,7 +111,7 @@ class ActivationRecorder:
             if function in _FUNCTIONS:
                 self._bounds[layer] = _FUNCTIONS[function]
                 self._saturates[layer] = True
-            elif not self._saturates[layer]:
+            elif function.endswith("relu") and not self._saturates[layer]:
                 self._rectified.add(layer)
         if self._device is not None:
             self._place_bounds(self._device)

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fitdoctor.live.parameters import ParameterRecorder, gradient, local
+from fitdoctor.live.parameters import ParameterRecorder, local
 from fitdoctor.live.sinks import ABSENT
+from fitdoctor.live.stepping import Stepper, kind_of
 from fitdoctor.live.transport import Row, constant
 from fitdoctor.run import FloatArray
 from fitdoctor.signals import ADAM_SURPRISE, ADAM_TINY_FRACTION
@@ -38,10 +39,10 @@ class AdamRecorder:
         self._buffers: _Buffers | None = None
 
     @staticmethod
-    def fits(optimizer: torch.optim.Optimizer) -> bool:
+    def fits(optimizer: Stepper) -> bool:
         """Whether the optimizer keeps a second moment as Adam does."""
         group = optimizer.param_groups[0]
-        return "betas" in group and "eps" in group and "adam" in type(optimizer).__name__.lower()
+        return "betas" in group and "eps" in group and "adam" in kind_of(optimizer).lower()
 
     def after_step(self, row: Row) -> None:
         """Measure; the numbers stay on the device."""
@@ -53,7 +54,7 @@ class AdamRecorder:
         moments, grads, scales, places = [], [], [], []
         for i, p in enumerate(self._recorder.params):
             state = optimizer.state.get(p, {})
-            v, g, step = state.get("exp_avg_sq"), gradient(p), state.get("step")
+            v, g, step = state.get("exp_avg_sq"), self._recorder.gradient(p), state.get("step")
             if not isinstance(v, Tensor) or g is None or g.numel() == 0 or v.shape != p.shape:
                 continue
             count = _host_number(step, self._recorder, row)

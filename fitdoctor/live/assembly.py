@@ -17,13 +17,14 @@ from fitdoctor.live.attention import AttentionRecorder
 from fitdoctor.live.backward import BackwardWatch
 from fitdoctor.live.cadence import Cadence
 from fitdoctor.live.clipping import ClipWatch
-from fitdoctor.live.layers import compiled, parameter_names, roots, unwrapped, watched_layers
+from fitdoctor.live.layers import compiled, roots, unwrapped
 from fitdoctor.live.loop import Loop
 from fitdoctor.live.low_precision import LowPrecisionRecorder
 from fitdoctor.live.machine import host_memory, live_tensors
 from fitdoctor.live.parameters import ParameterRecorder
 from fitdoctor.live.probes.fixed_batch import FixedBatch
 from fitdoctor.live.probes.turns import Probes
+from fitdoctor.live.stepping import StepSource
 from fitdoctor.live.structure import Structure
 from fitdoctor.live.symmetry import SymmetryRecorder
 from fitdoctor.live.taps import CountedZeroGrad, LayerHooks, ModuleTap, Tap
@@ -67,10 +68,11 @@ def followed(
     Raises:
         ConfigError: if a fixed batch cannot be evaluated.
     """
-    names = parameter_names(watched.models)
+    names = watched.parameter_names()
+    anatomy = watched.host.anatomy if watched.host else None
     recorders = {k: ParameterRecorder(o, names, k, exact=tier == "deep") for k, o in watched.optimizers.items()}
     main = next(iter(recorders.values()))
-    layers = watched_layers(watched.models) if tier != "light" else {}
+    layers = watched.layers() if tier != "light" else {}
     activations = ActivationRecorder(layers) if layers else None
     batches = [FixedBatch(s, b, watched.model, watched.criterion) for s, b in fixed_batches.items() if b is not None]
     probes = Probes(
@@ -90,12 +92,13 @@ def followed(
         transport=transport,
         probes=probes,
         zero_grad_calls=lambda: zero_grad.calls,
-        extras=_extras(tier, list(recorders.values()), watched.device, cadence),
+        extras=_extras(tier, list(recorders.values()), watched, cadence),
         start=start,
     )
     removers = [zero_grad.remove]
     if activations is not None:
-        first = Structure(layers, partial(loop.facts.__setitem__, "layers"), activations.note_functions)
+        tell = partial(loop.facts.__setitem__, "layers")
+        first = Structure(layers, tell, activations.note_functions, anatomy.describe if anatomy else None)
         attention = AttentionRecorder(layers, loop.spend)
         loop.extras.append(Tap("attention", attention.after_step))
         loop.layer_hooks = LayerHooks(activations.modules, loop.layer_output, [first, attention])
@@ -104,16 +107,18 @@ def followed(
 
 
 def _extras(
-    tier: Tier, recorders: Sequence[ParameterRecorder], device: torch.device, cadence: Cadence
+    tier: Tier, recorders: Sequence[ParameterRecorder], watched: Watched, cadence: Cadence
 ) -> list[Callable[[Row], None]]:
     """What is measured at records beside parameters and activations, by tier."""
     extras: list[Callable[[Row], None]] = [LowPrecisionRecorder(r).after_step for r in recorders]
     extras.append(_HostMemory())
     if tier != "light":
-        extras += [SymmetryRecorder(r).after_step for r in recorders]
+        anatomy = watched.host.anatomy if watched.host else None
+        units_last = anatomy is not None and anatomy.units_last
+        extras += [SymmetryRecorder(r, units_last).after_step for r in recorders]
         extras += [AdamRecorder(r).after_step for r in recorders if AdamRecorder.fits(r.optimizer)]
     if tier == "deep":
-        extras.append(_TensorCount(device, cadence))
+        extras.append(_TensorCount(watched.device, cadence))
     return extras
 
 
@@ -154,7 +159,7 @@ def _probed(watched: Watched) -> nn.Module | None:
     """The model whose steps can be probed: one that is called itself, with one optimizer and a criterion."""
     model = watched.model
     single = len(watched.models) == len(watched.optimizers) == 1 and watched.criterion is not None
-    closure = isinstance(watched.clock, torch.optim.LBFGS)
+    closure = isinstance(watched.clock, torch.optim.LBFGS | StepSource)
     if watched.host is not None and watched.host.tells_batches:
         return None
     if not single or closure or compiled(model) or roots(model) != [model]:

@@ -13,7 +13,7 @@ from fitdoctor.live.scaling import LossScale
 from fitdoctor.live.step import Step
 from fitdoctor.live.taps import Tap
 from fitdoctor.live.transport import Row, scalar
-from fitdoctor.live.watched import Watched
+from fitdoctor.live.watched import Host, Watched
 from fitdoctor.run import Fact
 from fitdoctor.signals import (
     BACKWARD_CALLS,
@@ -62,6 +62,7 @@ class Completion:
         self._recorders, self._activations = recorders, activations
         self._ledger, self._scale, self._facts = ledger, scale, facts
         self._zero_grad_calls = zero_grad_calls
+        self._divides = (watched.host or Host()).divides
         self._counted = (0, 0)
 
     def begin(self) -> None:
@@ -105,7 +106,7 @@ class Completion:
         memory = memory_in_use(params[0].device) if params else None
         if memory is not None:
             now.row.put(MEMORY, memory)
-        now.note_weights()
+        now.note_weights(self._divides)
         for tap in self.extras:
             tap(now.row)
         if self._activations is not None:

@@ -8,6 +8,7 @@ import torch
 
 from fitdoctor import __version__
 from fitdoctor.live.layers import unwrapped
+from fitdoctor.live.stepping import Stepper, kind_of
 from fitdoctor.live.watched import Watched
 from fitdoctor.run import Fact
 
@@ -35,7 +36,7 @@ def gather_facts(watched: Watched, **more: Fact | None) -> dict[str, Fact]:
         "model": ", ".join(type(m).__name__ for m in inner),
         "parameters": sum(p.numel() for p in params.values()),
         "trainable_parameters": sum(params[k].numel() for k in trainable),
-        "optimizer": ", ".join(type(o).__name__ for o in optimizers),
+        "optimizer": ", ".join(kind_of(o) for o in optimizers),
         "trainable_tensors": len(trainable),
         "trainable_tensors_not_in_optimizer": len(trainable - owned),
         "optimizer_tensors_not_in_model": len(owned - set(params)),
@@ -49,7 +50,7 @@ def gather_facts(watched: Watched, **more: Fact | None) -> dict[str, Fact]:
     return facts | {key: value for key, value in more.items() if value is not None}
 
 
-def _settings(optimizer: torch.optim.Optimizer) -> dict[str, Fact]:
+def _settings(optimizer: Stepper) -> dict[str, Fact]:
     group = optimizer.param_groups[0]
     out: dict[str, Fact] = {}
     for key, name in {

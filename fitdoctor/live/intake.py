@@ -10,7 +10,6 @@ from torch import Tensor
 
 from fitdoctor.live.digest import Digest
 from fitdoctor.live.history import History
-from fitdoctor.live.layers import parameter_names
 from fitdoctor.live.nonfinite import NonFinite
 from fitdoctor.live.ranks import ranks_of
 from fitdoctor.live.scaling import LossScale
@@ -108,6 +107,6 @@ class Intake:
 
 
 def _trained(watched: Watched) -> dict[str, Tensor]:
-    names = parameter_names(watched.models)
+    names = watched.parameter_names()
     params = [p for o in watched.optimizers.values() for g in o.param_groups for p in g["params"]]
     return {names.get(id(p), ""): p for p in params}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -14,6 +15,42 @@ MOST_LAYERS = 1000
 
 _SILENT = (nn.Dropout, nn.Identity, nn.Flatten, nn.modules.dropout._DropoutNd, nn.modules.loss._Loss)
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+
+
+class Described(NamedTuple):
+    """What a layer is; see `fitdoctor.views.depth.Layer`.
+
+    Attributes:
+        role: "affine", "rectifier", "saturating", "smooth", "norm" or "other".
+        inputs: inputs of one unit of an affine layer, 0 where that is not known.
+        outputs: its units, 0 where that is not known.
+        applies: the function that the layer applies to its result before it returns it: "relu", "tanh", "sigmoid",
+            "smooth" for any other; "" for none.
+    """
+
+    role: str
+    inputs: int = 0
+    outputs: int = 0
+    applies: str = ""
+
+
+class Anatomy(Protocol):
+    """What a framework knows of its model, where the names and kinds of modules do not tell it.
+
+    Attributes:
+        units_last: the units of a layer are the last dimension of its weight, not the first.
+    """
+
+    units_last: bool
+
+    def parameter_names(self) -> dict[int, str]:
+        """Names of all parameters by identity."""
+
+    def layers(self) -> dict[str, nn.Module]:
+        """The layers whose outputs are looked at, by name."""
+
+    def describe(self, layer: nn.Module) -> Described:
+        """What one of these layers is."""
 
 
 def plain_name(name: str) -> str:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from fitdoctor.live.activations import first_tensor
-from fitdoctor.live.layers import parameter_names
 from fitdoctor.live.taps import Tap, listen
 from fitdoctor.live.transport import Row
 from fitdoctor.live.watched import Watched
@@ -318,7 +317,7 @@ def _shape(tensor: Tensor) -> str:
 def _unowned(watched: Watched) -> dict[str, Tensor]:
     """Trainable parameters of the models that no optimizer holds, by name."""
     owned = {id(p) for o in watched.optimizers.values() for g in o.param_groups for p in g["params"]}
-    names = parameter_names(watched.models)
+    names = watched.parameter_names()
     params = {id(p): p for m in watched.models.values() for p in m.parameters() if p.requires_grad}
     return {names.get(key, f"parameter {i}"): p for i, (key, p) in enumerate(params.items()) if key not in owned}
 

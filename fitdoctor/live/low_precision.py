@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fitdoctor.live.parameters import SAMPLE, ParameterRecorder, gradient, local
+from fitdoctor.live.parameters import SAMPLE, ParameterRecorder, local
 from fitdoctor.live.transport import Row, scalar
 from fitdoctor.signals import UPDATE_LOST_FRACTION
 
@@ -52,7 +52,7 @@ class LowPrecisionRecorder:
     ) -> tuple[list[Tensor], list[Tensor]]:
         lost, counted = [], []
         for i in known:
-            grad, first = gradient(params[i]), self._first[id(params[i])]
+            grad, first = self._recorder.gradient(params[i]), self._first[id(params[i])]
             if grad is None or grad.shape != local(params[i]).shape or first.shape != now[i].shape:
                 continue
             pushed = _sample(grad) != 0

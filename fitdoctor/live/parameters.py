@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fitdoctor.live.sinks import ABSENT, Point, Vector
+from fitdoctor.live.stepping import Stepper, StepSource
 from fitdoctor.live.transport import Row
 from fitdoctor.run import FloatArray
 from fitdoctor.signals import (
@@ -39,14 +40,14 @@ class ParameterRecorder:
     """Measures the parameters of one optimizer.
 
     Args:
-        optimizer: the unwrapped torch optimizer.
+        optimizer: the unwrapped optimizer.
         model_names: names of the model's parameters by identity.
         label: name of the optimizer where there are several, "" otherwise.
         exact: measure updates on all entries, not on samples of large parameters.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, model_names: Mapping[int, str], label: str = "", exact: bool = False
+        self, optimizer: Stepper, model_names: Mapping[int, str], label: str = "", exact: bool = False
     ) -> None:
         self.optimizer = optimizer
         self.label = label
@@ -81,6 +82,10 @@ class ParameterRecorder:
         for i, p in enumerate(params):
             name = self._model_names.get(id(p), f"parameter{i}")
             yield f"{self.label}.{name}" if self.label else name
+
+    def gradient(self, p: Tensor) -> Tensor | None:
+        """The gradient that the step saw, as a dense tensor of this process, or None."""
+        return gradient(self.optimizer.gradient_of(p) if isinstance(self.optimizer, StepSource) else p.grad)
 
     def before_step(self) -> None:
         """Remember the weights."""
@@ -125,7 +130,7 @@ class ParameterRecorder:
         if not params:
             return
         with torch.no_grad():
-            grads = [gradient(p) for p in params]
+            grads = [self.gradient(p) for p in params]
             there = np.array([g is not None for g in grads])
             row.put(PARAMETERS_WITHOUT_GRAD, float((~there).sum()), self.label)
             parts = []
@@ -136,12 +141,26 @@ class ParameterRecorder:
                 parts.append(norms(self._before))
                 torch._foreach_sub_(self._before, [self._part(p) for p in params])
                 parts.append(norms(self._before))
+            unclipped = self._unclipped(params)
+            if len(unclipped) != there.sum():
+                unclipped = []
+            if unclipped:
+                parts.append(norms(unclipped))
             if found_inf is not None:
                 parts.append(found_inf.detach().reshape(1).to(parts[0].dtype))
         self._armed = False
         if parts:
             values = parts[0] if len(parts) == 1 else torch.cat([p.to(parts[0].device) for p in parts])
-            row.add(_Norms(self.names, there, self._scales.copy(), armed, self.label, found_inf is not None), values)
+            fused = found_inf is not None
+            decoder = _Norms(self.names, there, self._scales.copy(), armed, self.label, fused, bool(unclipped))
+            row.add(decoder, values)
+
+    def _unclipped(self, params: Sequence[Tensor]) -> list[Tensor]:
+        """Gradients before clipping, where the optimizer itself clips and shows both; none elsewhere."""
+        if not isinstance(self.optimizer, StepSource):
+            return []
+        found = [self.optimizer.unclipped_gradient_of(p) for p in params]
+        return [g for f in found if (g := gradient(f)) is not None]
 
     def _host_facts(self, row: Row) -> None:
         groups = self.optimizer.param_groups
@@ -181,9 +200,10 @@ class _Norms:
         armed: bool,
         label: str,
         fused: bool,
+        unclipped: bool,
     ) -> None:
         self.names, self.there, self.scales = names, there, scales
-        self.armed, self.label, self.fused = armed, label, fused
+        self.armed, self.label, self.fused, self.unclipped = armed, label, fused, unclipped
 
     def __call__(self, row: Row, values: FloatArray) -> list[Point | Vector]:
         if self.fused and values[-1] > 0:  # the step was skipped: its gradient is the overflow's
@@ -195,7 +215,10 @@ class _Norms:
             if some:
                 grads = np.full(n, ABSENT)
                 grads[self.there] = values[:some]
-                out += self._gradients(row, grads, float(np.sqrt(np.sum(values[:some] ** 2))))
+                total = float(np.sqrt(np.sum(values[:some] ** 2)))
+                begin = some + 2 * n * self.armed
+                before = values[begin : begin + some] if self.unclipped else None
+                out += self._gradients(row, grads, total) if before is None else self._both(row, before, total)
             if self.armed:
                 weights = values[some : some + n] * self.scales
                 updates = values[some + n : some + 2 * n] * self.scales
@@ -210,6 +233,16 @@ class _Norms:
                 if weight > 0:
                     out.append(row.point(UPDATE_RATIO, update / weight, self.label))
         return out
+
+    def _both(self, row: Row, before: FloatArray, after: float) -> list[Point | Vector]:
+        """The gradient before clipping and its norm after it, both measured."""
+        grads = np.full(len(self.names), ABSENT)
+        grads[self.there] = before
+        return [
+            row.vector(GRAD_NORM, self.names, grads, self.label),
+            row.point(GRAD_NORM, float(np.sqrt(np.sum(before**2))), self.label),
+            row.point(GRAD_NORM_CLIPPED, after, self.label),
+        ]
 
     def _gradients(self, row: Row, grads: FloatArray, total: float) -> list[Point | Vector]:
         """The gradient before clipping where its norm is known, else as the optimizer saw it."""
@@ -237,9 +270,8 @@ def _entries(p: Tensor) -> int:
     return local(p).numel() * (2 if p.is_complex() else 1)
 
 
-def gradient(p: Tensor) -> Tensor | None:
-    """The gradient as a dense tensor of this process, or None."""
-    g = p.grad
+def gradient(g: Tensor | None) -> Tensor | None:
+    """A gradient as a dense tensor of this process, or None."""
     if g is None:
         return None
     g = local(g.detach() if g.requires_grad else g)

@@ -190,16 +190,21 @@ class Step:
             with torch.no_grad():
                 self.first_half = torch.linalg.vector_norm(norms(there)).reshape(1)
 
-    def note_weights(self) -> None:
-        """Put into the row what the loss was multiplied with, the gradient left over, and that of a small batch."""
+    def note_weights(self, divides: float = 1) -> None:
+        """Put into the row what the loss was multiplied with, the gradient left over, and that of a small batch.
+
+        Args:
+            divides: what gradients are divided by after the backward passes.
+        """
         if isinstance(self.leftover, Tensor):
             self.row.add(scalar(GRAD_LEFTOVER), self.leftover)
         elif self.leftover is not None:
             self.row.put(GRAD_LEFTOVER, self.leftover)
         if self.weight is not None and self.divided_by is not None:
-            self.row.add(_Weight(), self.weight / self.divided_by)
+            self.row.add(_Weight(), self.weight / (self.divided_by * divides))
         if self.first_half is not None and self.forwards > 1:
-            self.row.parts.insert(0, (_FirstHalf(self.forwards, self.batch_size), self.first_half))
+            first = self.first_half if divides == 1 else self.first_half / divides
+            self.row.parts.insert(0, (_FirstHalf(self.forwards, self.batch_size), first))
 
 
 class _Weight:

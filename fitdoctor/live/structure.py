@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from fitdoctor.live.activations import SATURATING, first_tensor
+from fitdoctor.live.layers import Described
 
 _AFFINE = (nn.Linear, nn.modules.conv._ConvNd)
 _RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
@@ -35,6 +36,9 @@ _POOLS = {"MaxPool2DWithIndices", "MaxPool3DWithIndices", "AvgPool2D", "Mean", "
 _FUNCTIONS = {"Relu": "relu", "Threshold": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
 _MOST_HOPS = 8
 
+APPLIED = "applied "
+"""Prefix of a function that a layer applies itself, so that its output is the function's."""
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -48,7 +52,7 @@ class _Entry:
     source: str = ""
 
     def row(self) -> list[str | int]:
-        after = {"relu": "rectifier", "": ""}.get(self.after, "saturating")
+        after = {"relu": "rectifier", "smooth": "smooth", "": ""}.get(self.after.removeprefix(APPLIED), "saturating")
         return [self.name, self.role, self.inputs, self.outputs, after, self.source]
 
 
@@ -59,7 +63,8 @@ class Structure:
         layers: name -> module, as in the per-layer signals.
         tell: receives what was found, in the form of the fact ``layers``.
         functions: receives, for each layer whose output goes into an activation without a module, its index and the
-            function: "relu", "tanh" or "sigmoid".
+            function: "relu", "tanh" or "sigmoid", after `APPLIED` where the output is that of the function.
+        describe: tells what a layer is.
     """
 
     def __init__(
@@ -67,9 +72,11 @@ class Structure:
         layers: Mapping[str, nn.Module],
         tell: Callable[[str], None],
         functions: Callable[[Mapping[int, str]], None] = lambda found: None,
+        describe: Callable[[nn.Module], Described] | None = None,
     ) -> None:
         self._layers = list(layers.items())
         self._tell, self._functions = tell, functions
+        self._describe = describe or described
         self._entries: dict[int, _Entry] = {}
         self._made: dict[Any, int] = {}  # node of the graph -> layer whose output it made
         self._summed: set[int] = set()  # layers whose output is a summand of a skip connection
@@ -90,7 +97,8 @@ class Structure:
         if node is not None and node is made:  # in place: the input is the output by now
             node = node.next_functions[0][0] if node.next_functions else None
         if layer not in self._entries:
-            self._entries[layer] = _Entry(name, *_described(module))
+            role, inputs, outputs, applies = self._describe(module)
+            self._entries[layer] = _Entry(name, role, inputs, outputs, APPLIED + applies if applies else "")
             self._follow(layer, node)
         if made is not None:
             self._made[made] = layer
@@ -136,16 +144,16 @@ class Structure:
             self._functions(found)
 
 
-def _described(module: nn.Module) -> tuple[str, int, int]:
-    """Role, inputs per unit and units of a layer."""
+def described(module: nn.Module) -> Described:
+    """What a module of torch is."""
     weight = getattr(module, "weight", None)
     if isinstance(module, _AFFINE) or (type(module).__name__ == "Conv1D" and getattr(weight, "ndim", 0) == 2):
         if getattr(weight, "ndim", 0) < 2:  # lazy, quantised or parametrised away
-            return "affine", 0, 0
+            return Described("affine")
         assert weight is not None
         grouped = getattr(module, "groups", 1) > 1
-        return "affine", 0 if grouped else int(weight[0].numel()), int(weight.shape[0])
+        return Described("affine", 0 if grouped else int(weight[0].numel()), int(weight.shape[0]))
     for role, kinds in (("rectifier", _RECTIFIERS), ("saturating", tuple(SATURATING)), ("smooth", _SMOOTH)):
         if isinstance(module, kinds):
-            return role, 0, 0
-    return ("norm" if isinstance(module, _NORMS) else "other"), 0, 0
+            return Described(role)
+    return Described("norm" if isinstance(module, _NORMS) else "other")

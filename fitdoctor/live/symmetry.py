@@ -36,10 +36,12 @@ class SymmetryRecorder:
 
     Args:
         recorder: what measures the same parameters.
+        units_last: a weight has its units along the last dimension, not the first.
     """
 
-    def __init__(self, recorder: ParameterRecorder) -> None:
+    def __init__(self, recorder: ParameterRecorder, units_last: bool = False) -> None:
         self._recorder = recorder
+        self._units_last = units_last
         self._next = 0
 
     def after_step(self, row: Row) -> None:
@@ -48,11 +50,12 @@ class SymmetryRecorder:
             return
         self._next = max(2, FACTOR * row.step)
         params = self._recorder.params
-        places = [i for i, p in enumerate(params) if _has_rows(p)]
+        weights = [self._rows(p) for p in params]
+        places = [i for i, w in enumerate(weights) if _has_rows(w)]
         if not places:
             return
         with torch.no_grad():
-            samples = [_sample(local(params[i].detach())) for i in places]
+            samples = [_sample(weights[i].detach()) for i in places]
             device = samples[0].device
             x = torch.stack([s.to(device) for s in samples])
             # Both rows of a pair are rows 2k and 2k + 1 of the sample.
@@ -61,9 +64,13 @@ class SymmetryRecorder:
             alike = ((a - b).abs().amax(2) <= TOLERANCE * largest).float().mean(1)
         row.add(_Shares(self._recorder.names, np.array(places), self._recorder.label), alike)
 
+    def _rows(self, p: Tensor) -> Tensor:
+        """The weight with its units along the first dimension."""
+        t = local(p)
+        return t.movedim(-1, 0) if self._units_last and t.ndim >= 2 and t.layout == torch.strided else t
 
-def _has_rows(p: Tensor) -> bool:
-    t = local(p)
+
+def _has_rows(t: Tensor) -> bool:
     return (
         t.ndim >= 2 and t.shape[0] >= 2 and t[0].numel() >= FEWEST and t.layout == torch.strided and not t.is_complex()
     )

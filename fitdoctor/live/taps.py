@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fitdoctor.errors import TrainingSick
+from fitdoctor.live.stepping import Stepper
 
 log = logging.getLogger("fitdoctor")
 
@@ -209,7 +210,7 @@ class CountedZeroGrad:
     It sits on the instance: an optimizer's pickles and copies take only its state, so it stays behind.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, optimizer: Stepper) -> None:
         self._optimizer = optimizer
         self._own = optimizer.__dict__.get("zero_grad")
         self._original = optimizer.zero_grad

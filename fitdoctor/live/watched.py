@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fitdoctor.errors import ConfigError
-from fitdoctor.live.layers import Model, named_models
+from fitdoctor.live.layers import Anatomy, Model, named_models, parameter_names, watched_layers
+from fitdoctor.live.stepping import Stepper, StepSource
 
-Optimizers = torch.optim.Optimizer | Sequence[Any] | Mapping[str, Any]
+Optimizers = torch.optim.Optimizer | StepSource | Sequence[Any] | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class Host:
 
     Attributes:
         start: optimizer steps done before, or None where only the log folder knows.
+        anatomy: what the layers and parameters of the model are called and are; None where its modules tell.
+        divides: what gradients are divided by after those of accumulated batches were summed.
         tells_batches: it tells when a training batch begins and ends (`Monitor.batch_begins`), and what ``backward`` is
             called on, so no hook is put on the calls of the model: it may never be called, only its parts.
         hears_losses: where neither the criterion nor the model shows a loss, that of a step is the sum of what
@@ -30,6 +33,8 @@ class Host:
     """
 
     start: int | None = None
+    anatomy: Anatomy | None = None
+    divides: float = 1
     tells_batches: bool = False
     hears_losses: bool = False
     is_mean: Callable[[Mapping[str, Any], Tensor], bool] = field(default=lambda inputs, loss: True)
@@ -49,7 +54,7 @@ class Watched:
     """
 
     models: Mapping[str, nn.Module]
-    optimizers: Mapping[str, torch.optim.Optimizer]
+    optimizers: Mapping[str, Stepper]
     criterion: nn.Module | None = None
     scheduler: Any = None
     scaler: Any = None
@@ -78,9 +83,19 @@ class Watched:
         return next(iter(self.models.values()))
 
     @property
-    def clock(self) -> torch.optim.Optimizer:
+    def clock(self) -> Stepper:
         """The optimizer whose steps are counted."""
         return next(iter(self.optimizers.values()))
+
+    def parameter_names(self) -> dict[int, str]:
+        """Names of all parameters by identity."""
+        anatomy = self.host.anatomy if self.host else None
+        return parameter_names(self.models) if anatomy is None else anatomy.parameter_names()
+
+    def layers(self) -> dict[str, nn.Module]:
+        """The layers whose outputs are looked at, by name."""
+        anatomy = self.host.anatomy if self.host else None
+        return watched_layers(self.models) if anatomy is None else anatomy.layers()
 
     @property
     def device(self) -> torch.device:
@@ -88,7 +103,7 @@ class Watched:
         return next((p.device for m in self.models.values() for p in m.parameters()), torch.device("cpu"))
 
 
-def named_optimizers(given: Optimizers) -> dict[str, torch.optim.Optimizer]:
+def named_optimizers(given: Optimizers) -> dict[str, Stepper]:
     """Unwrapped optimizers by name: "" for the first, "optimizer1" ... for others without names.
 
     Raises:
@@ -99,12 +114,12 @@ def named_optimizers(given: Optimizers) -> dict[str, torch.optim.Optimizer]:
     else:
         members = list(given) if isinstance(given, Sequence) else [given]
         named = {f"optimizer{i}" if i else "": o for i, o in enumerate(members)}
-    out = {}
+    out: dict[str, Stepper] = {}
     for key, optimizer in named.items():
         inner = optimizer
         for _ in range(8):  # accelerate and others wrap, and their register_step_post_hook raises
             inner = getattr(inner, "optimizer", inner)
-        if not isinstance(inner, torch.optim.Optimizer):
+        if not isinstance(inner, torch.optim.Optimizer | StepSource):
             raise ConfigError(
                 f"optimizer: expected a torch.optim.Optimizer (or several), got {type(optimizer).__name__}; "
                 "attach(model, optimizer, criterion) takes them in this order"

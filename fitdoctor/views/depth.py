@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,8 @@ class Layer:
         inputs: inputs of one unit of an affine layer, 0 otherwise.
         outputs: units of an affine layer, 0 otherwise.
         after: "rectifier" or "saturating" where the program applies such a function to the output without a
-            module for it (``torch.relu(self.fc1(x))``), "" otherwise.
+            module for it (``torch.relu(self.fc1(x))``), or the layer does so itself (``Dense(64, activation="relu")``);
+            "smooth" where the layer applies another one; "" otherwise.
         source: name of the layer whose output it takes unchanged but for its shape, "" where there is none.
     """
 
@@ -53,11 +54,16 @@ def layers_of(run: Run) -> tuple[Layer, ...]:
         return ()
 
 
+def weight_of(layer: Layer, names: Container[str]) -> str:
+    """The name of a layer's weight among those of parameters, "" where it is not there."""
+    return next((n for n in (f"{layer.name}.weight", f"{layer.name}/kernel") if n in names), "")  # torch, Keras
+
+
 def weights_in_order(run: Run, quantity: Quantity) -> list[Series]:
     """The series of the weights of affine layers, input first; of comparable names where the order is unknown."""
     series = run.layers(quantity)
-    known = [f"{layer.name}.weight" for layer in layers_of(run) if layer.role == "affine"]
-    ordered = [series[name] for name in known if name in series]
+    known = [weight_of(layer, series) for layer in layers_of(run) if layer.role == "affine"]
+    ordered = [series[name] for name in known if name]
     return ordered if len(ordered) > 1 else layers_by_depth(series)
 
 

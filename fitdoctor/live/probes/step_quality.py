@@ -66,7 +66,7 @@ class StepQuality:
         with torch.no_grad():
             promised = torch.zeros((), device=self._device)
             for p, before in zip(self._params, self._weights, strict=True):
-                g = gradient(p)
+                g = gradient(p.grad)
                 if g is not None and g.shape == before.shape:
                     promised -= (g.float() * (p.detach() - before).float()).sum()
         with untouched(self._model), self._precision():

@@ -10,7 +10,7 @@ from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import LOSS, WEIGHT_ROWS_ALIKE, Signal
 from fitdoctor.views.curves import place
-from fitdoctor.views.depth import layers_of
+from fitdoctor.views.depth import layers_of, weight_of
 from fitdoctor.views.harm import need_standing
 
 
@@ -67,11 +67,11 @@ def symmetric_init(run: Run, *, share: float = 0.9, steps: int = 16) -> Iterator
         Goodfellow et al. 2016, Deep Learning, section 8.4 (initial parameters must break symmetry). Rows of random
         weights are never equal to 1e-4 on 64 entries; 16 steps is a design value.
     """
-    affine = [f"{layer.name}.weight" for layer in layers_of(run) if layer.role == "affine"]
+    affine = [layer for layer in layers_of(run) if layer.role == "affine"]
     if not affine:
         raise CannotJudge("the run does not say which weights belong to which layers; fitdoctor.attach does")
     alike = run.layers(WEIGHT_ROWS_ALIKE)
-    hidden = [alike[name] for name in affine[:-1] if name in alike]
+    hidden = [alike[name] for layer in affine[:-1] if (name := weight_of(layer, alike))]
     if not hidden:
         return
     if max(s.span.last for s in hidden) < steps:
@@ -87,7 +87,7 @@ def symmetric_init(run: Run, *, share: float = 0.9, steps: int = 16) -> Iterator
 
 def _finding(run: Run, equal: list[Series], hidden: int, severity: Severity) -> Finding:
     first = equal[0]
-    name = first.signal.layer.removesuffix(".weight")
+    name = first.signal.layer.removesuffix(".weight").removesuffix("/kernel")
     message = f"all units of {{}} have equal weights, still at {place(run, first.span.last)} (layers so: {len(equal)})"
     return Finding(
         message=message.format(name if len(message) + len(name) <= 100 else "a layer"),
