@@ -17,9 +17,17 @@ from fitdoctor.finding import Severity
 from fitdoctor.report import Report, from_json
 from hypothesis import given
 from hypothesis import strategies as st
+from referencing import Registry, Resource
 from tests.export.receiver import Server, diagnosis, finding, report
 
-SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text("utf-8"))
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def check(said: object) -> None:
+    """Raise for what does not follow the published schema."""
+    report, webhook = (json.loads((DOCS / f"{name}.schema.json").read_text("utf-8")) for name in ("report", "webhook"))
+    known = Registry().with_resource("report.schema.json", Resource.from_contents(report))
+    jsonschema.Draft202012Validator(webhook, registry=known).validate(said)
 
 
 def refusal(url: str) -> str:
@@ -39,7 +47,7 @@ class TestWhatIsSent:
     def test_a_diagnosis_is_a_report_that_holds_it(self, server: Server):
         quick(server).tell("run-a", diagnosis("lr-too-high", "nonfinite-loss"))
         (said,) = server.said
-        jsonschema.validate(said, SCHEMA)
+        check(said)
         assert (said["event"], said["webhook_version"], said["format_version"]) == ("finding", 1, 1)
         assert said["text"].splitlines()[:2] == [
             "run-a: lr-too-high (error)",
@@ -55,7 +63,7 @@ class TestWhatIsSent:
     def test_whole_reports_go_together(self, server: Server):
         quick(server).report([report("a", finding()), report("b")])
         (said,) = server.said
-        jsonschema.validate(said, SCHEMA)
+        check(said)
         assert said["event"] == "report"
         assert said["text"].splitlines() == [
             "1 of 2 runs is sick",
@@ -94,11 +102,18 @@ class TestWhatIsSent:
         assert [r["run"] for said in server.said for r in said["reports"]] == names
         assert len({said["id"] for said in server.said}) == len(server.got)
 
+    def test_the_schema_refuses_what_is_none(self, server: Server):
+        quick(server).tell("a", diagnosis())
+        (said,) = server.said
+        for key in ("event", "id", "text", "reports", "format_version"):
+            with pytest.raises(jsonschema.ValidationError):
+                check({k: v for k, v in said.items() if k != key})
+
     def test_hostile_names_stay_text(self, server: Server):
         hostile = 'a"}, "reports": []} \x1b[31m\n\ud800'
         quick(server).report([report(hostile, finding(message="\x1b]0;x\x07 {}"))])
         (said,) = server.said
-        jsonschema.validate(said, SCHEMA)
+        check(said)
         assert len(said["reports"]) == 1
         assert "\x1b" not in said["text"]
 
