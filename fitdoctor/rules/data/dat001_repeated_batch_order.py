@@ -32,8 +32,10 @@ def repeated_batch_order(
         is taken away (with it go trends, and the sawtooth that Adam shows with sound shuffling), the rest is
         scaled to its local spread. Its mean correlation between epochs must exceed `correlation` and `z`
         standard deviations of what independent batches give. The positions that stand out most are left
-        out, so that a jump at the start of each epoch is not enough. The epoch length is known from the log,
-        or searched for among all periods from `batches` up.
+        out, so that a jump at the start of each epoch is not enough. The rest must be more like itself an epoch later
+        than two batches later (half as like at most): a smooth curve, that of full batches or of a loss that explodes,
+        and one that swings from step to step repeat themselves without any batches. The epoch length is known from
+        the log, or searched for among all periods from `batches` up.
 
     Options:
         correlation: least mean correlation of the residual loss between epochs.
@@ -74,6 +76,8 @@ def repeated_batch_order(
     # A period that was searched for had many chances to stand out by luck.
     if repeated <= correlation or deviations <= (z if known is not None else z + 1.5):
         return
+    if _two_later(residual) > 0.5 * repeated:
+        return  # smooth, or swinging: of batches that differ, the second next has nothing in common with this one
     length = period * stride
     yield Finding(
         message=f"training loss repeats batch by batch every {length} steps (correlation {repeated:.2f})",
@@ -118,6 +122,12 @@ def _residual(values: FloatArray, neighbours: int) -> FloatArray:
         spread = mad_sigma(rest[a:b])
         scaled[a:b] = (rest[a:b] - np.median(rest[a:b])) / spread if spread > 0 else 0.0
     return np.clip(scaled, -3, 3)
+
+
+def _two_later(residual: FloatArray) -> float:
+    """Correlation of the residual with itself two batches later."""
+    total = float((residual**2).mean())
+    return float((residual[:-2] * residual[2:]).mean()) / total if total > 0 else 0.0
 
 
 def _period(residual: FloatArray, batches: int, epochs: int) -> int | None:

@@ -62,6 +62,38 @@ def test_healthy_runs_have_none(recipe: Recipe) -> None:
     assert findings(NAME, train(recipe)) == []
 
 
+STEPS = np.arange(160)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    "loss",
+    [np.exp(STEPS / 20), np.exp(-STEPS / 20), np.exp(-STEPS / 60) + 0.1 * (-1.0) ** STEPS],
+    ids=["explodes", "falls smoothly", "swings from step to step"],
+)
+def test_a_curve_without_noise_of_batches_repeats_no_order(loss: np.ndarray, known: bool) -> None:
+    assert findings(NAME, make_run(series(LOSS, loss), **({"steps_per_epoch": 40} if known else {}))) == []
+
+
+@pytest.mark.parametrize("together", [4, 12])
+def test_sorted_batches_are_found(together: int) -> None:
+    """Batches of one class stand together: the loss jumps where the class changes, and decays."""
+    rng = np.random.default_rng(0)
+    levels = rng.random(10)
+    epoch = np.concatenate([np.exp(-np.arange(together) / 2) + level for level in levels])
+    loss = np.tile(epoch, 6) + 0.05 * rng.standard_normal(6 * len(epoch))
+    assert finding(NAME, make_run(series(LOSS, loss), steps_per_epoch=len(epoch)), Severity.WARNING)
+
+
+@pytest.mark.parametrize("lr", [0.05, 0.1])
+def test_full_batches_have_no_order(lr: float) -> None:
+    watched = pytest.importorskip("tests.rules.watched")
+    run = watched.looked_at(
+        lambda: watched.mlp(64, 32, 10), watched.adam(lr), data=watched.first(300), size=300, epochs=150
+    )
+    assert findings(NAME, run) == []
+
+
 def test_what_it_needs() -> None:
     cannot_judge(NAME, simulated(0, epochs=2), "3 epochs of 20")
     cannot_judge(NAME, make_run(series(LOSS, np.ones(500), per="epoch")), "per batch")
