@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from benchmarks.accuracy.ward import table
+from benchmarks.accuracy.ward import repairs, table
 from benchmarks.accuracy.ward.arms import ARMS, package_hash
 from benchmarks.accuracy.ward.score import Scored, sick
 from benchmarks.accuracy.ward.scoring import chosen, scored
@@ -57,6 +57,33 @@ def score(cache: Path, jobs: int, group: str, arms: Sequence[str], show: str, on
         click.echo(f"{arm}\n\n{table.doses(those)}\n{table.confused(those)}")
         if show:
             _list(those, show)
+
+
+@ward.command("repair")
+@_CACHE
+@_JOBS
+@_GROUP
+@click.option("--arm", type=click.Choice(ARMS), default="hooks", help="Whose remedies.")
+@click.option("--show", is_flag=True, help="List the remedies that did not work.")
+def repair_command(cache: Path, jobs: int, group: str, arm: str, show: bool) -> None:
+    """Apply the first remedy of every sick run and train again, on a fresh seed."""
+    store = Store(cache)
+    rows = scored(chosen(_unseen(group)), store, (arm,), jobs)[arm]
+    tried = repairs.trials(rows, store)
+    store.fill(repairs.trainings(tried), jobs=jobs, what="repairing")
+    click.echo(table.repaired(repairs.rates(tried, store)))
+    for name, labels, advised, share in repairs.failures(tried, store) if show else ():
+        click.echo(f"{name}\n    true {labels}\n    advised {advised}: closed {share:.2f} of the gap")
+
+
+@ward.command()
+@_CACHE
+@_JOBS
+def report(cache: Path, jobs: int) -> None:
+    """Print docs/accuracy.md."""
+    from benchmarks.accuracy.ward.document import document
+
+    click.echo(document(Store(cache), jobs), nl=False)
 
 
 def _list(rows: Sequence[Scored], show: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from benchmarks.accuracy.corpus import wilson
@@ -64,12 +65,12 @@ class Scored:
         """Rules and probes that name any of the labels."""
         return frozenset().union(*(NAMED.get(x, frozenset()) | PROBED.get(x, frozenset()) for x in labels))
 
-    @property
+    @cached_property
     def right(self) -> frozenset[str]:
         """Rules that name something that the run has and that harms it."""
         return self.names(self.truth.harmful())
 
-    @property
+    @cached_property
     def outcome(self) -> str:
         """What became of a sick run: root, three, found, open, wrong or missed."""
         right, said = self.right, self.said
@@ -84,20 +85,19 @@ class Scored:
         return "wrong" if said.root else "missed"
 
 
-def clustered(
-    rows: Sequence[Scored], share: Callable[[Sequence[Scored]], float], draws: int = 1000
-) -> tuple[float, float]:
-    """95 % interval of a share by drawing whole families with replacement."""
-    families: dict[str, list[Scored]] = {}
-    for row in rows:
-        families.setdefault(row.case.family.name, []).append(row)
-    names, rng = sorted(families), np.random.default_rng(0)
-    values = []
-    for _ in range(draws):
-        drawn = [row for i in rng.integers(0, len(names), len(names)) for row in families[names[i]]]
-        values.append(share(drawn))
-    known = [v for v in values if np.isfinite(v)]
-    return (float(np.quantile(known, 0.025)), float(np.quantile(known, 0.975))) if known else (np.nan, np.nan)
+def clustered(rows: Sequence[Scored], hit: Sequence[bool], draws: int = 2000) -> tuple[float, float]:
+    """95 % interval of the share of hits, by drawing whole families with replacement."""
+    names = sorted({r.case.family.name for r in rows})
+    if not names:
+        return float("nan"), float("nan")
+    hits, runs = np.zeros(len(names)), np.zeros(len(names))
+    for row, yes in zip(rows, hit, strict=True):
+        place = names.index(row.case.family.name)
+        hits[place] += yes
+        runs[place] += 1
+    drawn = np.random.default_rng(0).integers(0, len(names), (draws, len(names)))
+    shares = hits[drawn].sum(1) / runs[drawn].sum(1)
+    return float(np.quantile(shares, 0.025)), float(np.quantile(shares, 0.975))
 
 
 def alarms(rows: Sequence[Scored]) -> dict[str, tuple[int, int, int, tuple[float, float]]]:
@@ -114,11 +114,6 @@ def alarms(rows: Sequence[Scored]) -> dict[str, tuple[int, int, int, tuple[float
 def sick(rows: Sequence[Scored]) -> list[Scored]:
     """Runs with clear harm."""
     return [r for r in rows if r.truth.harm == "yes"]
-
-
-def share_of(outcomes: Sequence[str]) -> Callable[[Sequence[Scored]], float]:
-    """A share of the sick runs."""
-    return lambda rows: float(np.mean([r.outcome in outcomes for r in rows])) if rows else np.nan
 
 
 def seed_diagnosis(rows: Sequence[Scored], name: str) -> tuple[int, int, int]:

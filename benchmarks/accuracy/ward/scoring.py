@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 
 from benchmarks.accuracy.ward import arms, baselines, peers
 from benchmarks.accuracy.ward.arms import Said
 from benchmarks.accuracy.ward.plan import Case, cases
 from benchmarks.accuracy.ward.score import Scored
 from benchmarks.accuracy.ward.store import Store
-from benchmarks.accuracy.ward.truth import truth
+from benchmarks.accuracy.ward.truth import Truth, truth
 
 GROUPS = {"calibrated on": False, "unseen": True}
 
@@ -21,10 +21,16 @@ def chosen(unseen: bool | None, only: str = "") -> list[Case]:
     return [c for c in cases() if (unseen is None or c.family.unseen is unseen) and only in c.name]
 
 
-def _answer(case: Case, store: Store, who: Sequence[str]) -> dict[str, Said]:
-    """What each of those asked says of a case."""
+@cache
+def _by_name() -> dict[str, Case]:
+    return {case.name: case for case in cases()}
+
+
+def _examined(name: str, store: Store, who: Sequence[str]) -> tuple[Truth, dict[str, Said]]:
+    """The truth of a case, and what each of those asked says of it."""
     import fitdoctor
 
+    case = _by_name()[name]
     out: dict[str, Said] = {}
     run = None
     if any(name in baselines.BASELINES for name in who):
@@ -36,7 +42,7 @@ def _answer(case: Case, store: Store, who: Sequence[str]) -> dict[str, Said]:
             out[name] = peers.ask(name, store.outcome(case.recipe))
         else:
             out[name] = baselines.ask(name, store.outcome(case.recipe), run, case.recipe)
-    return out
+    return truth(case, store), out
 
 
 def scored(which: Sequence[Case], store: Store, who: Sequence[str], jobs: int) -> dict[str, list[Scored]]:
@@ -45,6 +51,6 @@ def scored(which: Sequence[Case], store: Store, who: Sequence[str], jobs: int) -
         c for c in which if store.has(c.recipe, watched=True) and (c.twin is None or store.has(c.twin, watched=False))
     ]
     with ProcessPoolExecutor(jobs) as pool:
-        truths = list(pool.map(partial(truth, store=store), there, chunksize=16))
-        answers = list(pool.map(partial(_answer, store=store, who=tuple(who)), there, chunksize=4))
-    return {name: [Scored(c, t, a[name]) for c, t, a in zip(there, truths, answers, strict=True)] for name in who}
+        asked = partial(_examined, store=store, who=tuple(who))
+        seen = list(pool.map(asked, [c.name for c in there], chunksize=8))
+    return {name: [Scored(c, t, said[name]) for c, (t, said) in zip(there, seen, strict=True)] for name in who}

@@ -42,9 +42,11 @@ def summary(arms: dict[str, Sequence[Scored]]) -> str:
     ):
         cells = []
         for rows in arms.values():
-            those, share = score.sick(rows), score.share_of(outcomes)
-            low, high = score.clustered(those, share)
-            cells.append(f"{_percent(share(those))} ({_percent(low)} - {_percent(high)})")
+            those = score.sick(rows)
+            hit = [r.outcome in outcomes for r in those]
+            low, high = score.clustered(those, hit)
+            share = float(np.mean(hit)) if hit else float("nan")
+            cells.append(f"{_percent(share)} ({_percent(low)} - {_percent(high)})")
         lines.append([what, *cells])
     lines.append(["clearly sick runs", *(len(score.sick(rows)) for rows in arms.values())])
     return table(["", *arms], lines)
@@ -88,3 +90,15 @@ def confused(rows: Sequence[Scored], most: int = 15) -> str:
     """The most frequent confusions."""
     lines = [[what, root, n] for (what, root), n in score.confusions(rows).most_common(most)]
     return table(["clearly sick with", "called", "runs"], lines)
+
+
+def repaired(lines: Sequence[Sequence[object]]) -> str:
+    """How often remedies worked."""
+    head = [
+        "applied and trained again on a fresh seed",
+        "closed half of the gap",
+        "made it worse",
+        "no such knob",
+        "no gap",
+    ]
+    return table(head, lines)

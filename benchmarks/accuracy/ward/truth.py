@@ -163,7 +163,7 @@ def _fault(case: Case, store: Store, outcome: Outcome, of: Scale, found: Truth) 
     assert fault is not None
     assert case.twin is not None
     name, twin = f"fault:{fault.name}", store.outcome(case.twin)
-    fit, held_out = (-g for g in _gain(outcome, twin, of))
+    fit, held_out = _gain(outcome, twin, of)
     if fault.truth == "present":
         found.add(name, math.nan)
         found.harms[name] = "yes"
