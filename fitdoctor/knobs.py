@@ -89,12 +89,17 @@ KNOBS: dict[str, Knob] = {
     "loss_reduction": _choice("bug", ("mean",), "the loss is the mean over the batch"),
     "label_smoothing": _number("regularisation", "share of the target spread over all classes"),
     "z_loss": _number("regularisation", "this times the squared logsumexp of the logits is added to the loss"),
+    "ignored_padding": _switch("bug", "the loss leaves out positions that are padding (ignore_index, or a mask)"),
     "class_weights": _switch("data", "classes weigh in the loss by their inverse frequency"),
     # --- data -----------------------------------------------------------------------------------------
     "shuffle": _switch("data", "training examples come in a new random order in every epoch"),
     "drop_last": _switch("data", "the short last batch of a training epoch is left out"),
     "nonfinite_examples": _switch("data", "examples with nan or inf are part of the training data"),
     "input_normalisation": _switch("data", "inputs are standardised with mean and deviation of the training split"),
+    "target_normalisation": _switch(
+        "data", "targets of a regression are standardised with mean and deviation of the training split"
+    ),
+    "leaking_features": _switch("data", "inputs hold features that are made of the target"),
     "augmentation": _switch("data", "training inputs are changed at random in ways that leave the label true"),
     "n_train": _number("data", "number of training examples", whole=True),
     "n_val": _number("data", "number of validation examples", whole=True),
@@ -109,6 +114,9 @@ KNOBS: dict[str, Knob] = {
         "initialisation",
         ("kaiming", "xavier"),
         "weights of linear and convolutional layers are drawn anew at random with this scale, biases are 0",
+    ),
+    "registered_layers": _switch(
+        "bug", "every layer that the forward pass uses is an attribute of its module, or in a ModuleList or ModuleDict"
     ),
     "output_gain": _number("initialisation", "the initial weights of the last layer, as a multiple of what they were"),
     "activation": _choice(

@@ -58,6 +58,7 @@ BUGS = frozenset(
 """Faults that a larger model would share."""
 
 COMMAND = "`fitdoctor compare BEFORE AFTER`"
+CHECK = "`fitdoctor preflight` once more"
 
 
 def prescribe(finding: Finding, run: Run, *, family: str = "", found: Collection[str] = ()) -> Finding:
@@ -79,7 +80,7 @@ def prescribe(finding: Finding, run: Run, *, family: str = "", found: Collection
         if reason:
             ruled_out.append(f"{remedy.title}: {reason}")
         else:
-            fitting.append(_checkable(remedy))
+            fitting.append(_checkable(remedy, CHECK if run.source == "preflight" else COMMAND))
     ordered = in_order(fitting, family=family)
     return replace(finding, remedies=tuple(ordered), ruled_out=tuple(ruled_out))
 
@@ -99,11 +100,11 @@ def kind_of(remedy: Remedy) -> RemedyKind:
     return "bug" if remedy.change is None or remedy.change.knob not in KNOBS else KNOBS[remedy.change.knob].kind
 
 
-def _checkable(remedy: Remedy) -> Remedy:
+def _checkable(remedy: Remedy, command: str) -> Remedy:
     """The remedy with a command that shows whether it worked."""
     if not remedy.confirm or "`" in remedy.confirm:
         return remedy
-    return replace(remedy, confirm=f"{remedy.confirm} ({COMMAND})")
+    return replace(remedy, confirm=f"{remedy.confirm} ({command})")
 
 
 # --- contra-indications -------------------------------------------------------------------------------

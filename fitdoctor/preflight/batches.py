@@ -41,6 +41,10 @@ class Batch:
         return cls((raw,), raw if with_criterion else None, raw)  # an autoencoder compares with its input
 
     def __len__(self) -> int:
+        first = next(iter(self.inputs.values() if isinstance(self.inputs, dict) else self.inputs), None)
+        notes = self.target if isinstance(self.target, list) else []
+        if isinstance(first, list) and len(first) == len(notes) and any(isinstance(v, Mapping) for v in notes):
+            return len(notes)  # images of their own sizes and what is on them, one of each per example
         sizes = [len(t) for t in tensors(self.inputs) if t.ndim]
         return sizes[0] if sizes else 0
 
@@ -68,7 +72,35 @@ class Batch:
     def rows(self, index: Sequence[int] | Tensor | slice) -> Batch:
         """Some of the examples; tensors without one row per example stay whole."""
         n = len(self)
-        return self.mapped(lambda t: t[index] if t.ndim and len(t) == n else t)
+        places = range(n)[index] if isinstance(index, slice) else [int(i) for i in index]
+
+        def pick(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value[index] if value.ndim and len(value) == n else value
+            if isinstance(value, list) and len(value) == n and not _columns(value, n):
+                return [value[i] for i in places]
+            if isinstance(value, Mapping):
+                return {k: pick(v) for k, v in value.items()}
+            if isinstance(value, tuple) and hasattr(value, "_fields"):
+                return type(value)(*(pick(v) for v in value))
+            return type(value)(pick(v) for v in value) if isinstance(value, list | tuple) else value
+
+        parts = self.raw  # the pair of inputs and target is no list of two examples
+        raw = type(parts)(pick(v) for v in parts) if type(parts) in (list, tuple) else pick(parts)
+        inputs = (
+            {k: pick(v) for k, v in self.inputs.items()}
+            if isinstance(self.inputs, dict)
+            else tuple(pick(v) for v in self.inputs)
+        )
+        return Batch(inputs, pick(self.target), raw)
+
+    @property
+    def listed(self) -> bool:
+        """Whether some part is a list with one entry per example, such as what was found on each image."""
+        parts = self.inputs.values() if isinstance(self.inputs, dict) else self.inputs
+        return any(
+            isinstance(v, list) and len(v) == len(self) and not _columns(v, len(self)) for v in (*parts, self.target)
+        )
 
     def with_inputs(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with its input tensors changed and its target left alone."""
@@ -96,6 +128,11 @@ class Batch:
         return Batch(inputs, target, raw)
 
 
+def _columns(values: list[Any], n: int) -> bool:
+    """Whether a list holds tensors with one row per example each, rather than one entry per example."""
+    return bool(values) and all(isinstance(v, Tensor) and v.ndim and len(v) == n for v in values)
+
+
 def apply(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A nest of tuples, lists and mappings with every tensor in it changed."""
     if isinstance(value, Tensor):
@@ -121,6 +158,8 @@ def joined(batches: Sequence[Batch]) -> Batch | None:
     """Several batches as one; None where their tensors do not fit together, as after padding by batch."""
     if len(batches) == 1:
         return batches[0]
+    if any(b.listed for b in batches):
+        return None
     columns = [[tensors((b.inputs, b.target, b.raw)) for b in batches]]
     lists = columns[0]
     if not lists or len({len(found) for found in lists}) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,9 +43,16 @@ class Pass:
 
     @property
     def call(self) -> LossCall | None:
-        """The call of a loss function that the loss consists of; None when there are several or none."""
+        """The call of a loss function that the loss consists of; None when there are several, none, or other terms."""
         calls = self.spy.losses
-        return calls[0] if len(calls) == 1 else None
+        if len(calls) != 1:
+            return None
+        value, loss = calls[0].value.detach(), float(self.loss.detach().sum())
+        if value.numel() > 1:  # averaged or weighted by hand
+            return calls[0]
+        sizes = {1, len(calls[0].input) if calls[0].input.ndim else 1, calls[0].input.numel(), calls[0].target.numel()}
+        same = any(math.isclose(loss * n, float(value), rel_tol=1e-3, abs_tol=1e-9) for n in sizes)
+        return calls[0] if same or not math.isfinite(loss) else None
 
 
 class Bench:
@@ -86,6 +94,7 @@ class Bench:
         self.ids = ids or {}
         self.facts: dict[str, Fact] = {}
         self.deadline: float | None = None
+        self.raised: Exception | None = None  # by the program, not by a probe
         self.sources = {
             split: Source(loader, split, with_criterion=criterion is not None)
             for split, loader in loaders.items()
@@ -115,8 +124,17 @@ class Bench:
         return self.sources["train"]
 
     def batches(self, examples: int, split: str = "train") -> list[Batch]:
-        """Whole batches on the device."""
-        return [self.placed(b) for b in self.sources[split].batches(examples)]
+        """Whole batches on the device; without those of one example where batch norm would refuse them."""
+        found = self.sources[split].batches(examples)
+        return [self.placed(b) for b in (self._fit_for_norms(found) or found)]
+
+    def _fit_for_norms(self, batches: Sequence[Batch]) -> list[Batch]:
+        """The last batch of an epoch may hold one example: that is the business of the probe ragged-last-batch."""
+        return [b for b in batches if len(b) != 1 or not self._normed]
+
+    @cached_property
+    def _normed(self) -> bool:
+        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules())
 
     def batch(self, examples: int, split: str = "train") -> Batch:
         """The first examples of an epoch, from one batch: at most so many, and at most a batch."""
@@ -131,6 +149,13 @@ class Bench:
 
     def run(self, batch: Batch, *, keep_activations: bool = False) -> Pass:
         """One forward pass in the model's present mode."""
+        try:
+            return Pass(*self._run(batch, keep_activations))
+        except Exception as error:
+            self.raised = error
+            raise
+
+    def _run(self, batch: Batch, keep_activations: bool) -> tuple[Any, Tensor, Spy]:
         spy = Spy(keep_activations)
         with self.recipe.precision(), spy:
             if self.loss_of is not None:
@@ -138,10 +163,8 @@ class Bench:
             else:
                 args, kwargs = ((), batch.inputs) if isinstance(batch.inputs, dict) else (batch.inputs, {})
                 output = self.model(*args, **kwargs)
-                loss = _own_loss(output) if self.criterion is None else self.criterion(output, batch.target)
-        if not isinstance(loss, Tensor):
-            raise TypeError(f"expected a loss tensor, got {type(loss).__name__}")
-        return Pass(output, loss, spy)
+                loss = output if self.criterion is None else self.criterion(output, batch.target)
+        return output, _as_loss(loss), spy
 
     def output(self, batch: Batch) -> Tensor:
         """The model's output as one tensor, without a graph.
@@ -292,8 +315,10 @@ class Bench:
         while True:
             empty = True
             for raw in self.train.fresh():
-                empty = False
-                yield self.placed(Batch.of(raw, with_criterion=self.criterion is not None))
+                batch = Batch.of(raw, with_criterion=self.criterion is not None)
+                if self._fit_for_norms([batch]):
+                    empty = False
+                    yield self.placed(batch)
             if empty:
                 raise CannotJudge("train_loader yields no batch")
 
@@ -392,7 +417,24 @@ def place_of(model: nn.Module, device: torch.device | str | None = None) -> torc
     return torch.device(device if device is not None else first.device if first is not None else "cpu")
 
 
-def _own_loss(output: Any) -> Any:
-    if isinstance(output, Mapping):
-        return output.get("loss")
-    return getattr(output, "loss", output[0] if isinstance(output, tuple) and output else output)
+def _as_loss(given: Any) -> Tensor:
+    """The loss in what a criterion, or a model without one, returned.
+
+    A tensor, the first of a tuple, ``.loss``, ``["loss"]``, or the sum of a mapping that holds nothing but losses.
+
+    Raises:
+        TypeError: if it holds none.
+    """
+    found = given
+    if isinstance(given, Mapping):
+        parts = list(given.values())
+        only_losses = parts and all(isinstance(p, Tensor) and p.numel() == 1 and p.requires_grad for p in parts)
+        found = given.get("loss", torch.stack([p.reshape(()) for p in parts]).sum() if only_losses else None)
+    elif not isinstance(given, Tensor):
+        found = getattr(given, "loss", given[0] if isinstance(given, tuple | list) and given else None)
+    if isinstance(found, Tensor):
+        return found
+    keys = f" with {', '.join(map(str, list(given)[:6]))}" if isinstance(given, Mapping) else ""
+    raise TypeError(
+        f"expected a loss, got {type(given).__name__}{keys}: pass a criterion, or loss_of=lambda model, batch: ..."
+    )

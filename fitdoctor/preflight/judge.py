@@ -267,6 +267,9 @@ def _apply(probe: Probe, bench: Bench, options: Mapping[str, object], given: set
     except CannotJudge as reason:
         return outcome("skipped", why=str(reason))
     except Exception as error:
+        if error is bench.raised and not bench.fails:
+            text = " ".join(str(error).split())[:120]
+            return outcome("skipped", why=f"the program raises {type(error).__name__} on part of a batch: {text}")
         if bench.fails:
             return outcome("skipped", why="no batch gets through model and loss")
         return outcome("crashed", why=f"{type(error).__name__}: {error}")

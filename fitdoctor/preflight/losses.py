@@ -101,7 +101,7 @@ class ActivationCall:
 
 
 class Spy(TorchFunctionMode):
-    """Notes the calls of loss functions, activations, and differences that were spread over a wrong shape."""
+    """Notes the calls of loss functions, activations and dropout, and differences spread over a wrong shape."""
 
     def __init__(self, keep_activations: bool = False) -> None:
         super().__init__()
@@ -109,6 +109,7 @@ class Spy(TorchFunctionMode):
         self.losses: list[LossCall] = []
         self.activations: list[ActivationCall] = []
         self.spread: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        self.dropped = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -120,6 +121,7 @@ class Spy(TorchFunctionMode):
                 self.losses.append(LossCall(LOSSES[func], subject, target, given, value))
         elif isinstance(value, Tensor):
             name = getattr(func, "__name__", "")
+            self.dropped = self.dropped or _drops(func, name, args, kwargs)
             if self.keep_activations and name in ACTIVATIONS and value.ndim > 1:
                 self.activations.append(ActivationCall(ACTIVATIONS[name], value))
             if name in ("sub", "subtract", "__sub__", "rsub", "__rsub__") and len(args) > 1:
@@ -133,6 +135,20 @@ class Spy(TorchFunctionMode):
         n = max(len(a) if a.ndim else 0, len(b) if b.ndim else 0)
         if n > 1 and a.numel() == b.numel() == n and tuple(value.shape) == (n, n):
             self.spread.append((tuple(a.shape), tuple(b.shape)))
+
+
+def _drops(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call drops units at random: functional dropout with training on, or attention with a share to drop."""
+    if name == "scaled_dot_product_attention":
+        return float(kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0)) > 0
+    if "dropout" not in name or not hasattr(F, name):
+        return False
+    try:
+        given = inspect.signature(func).bind(*args, **kwargs)
+    except (TypeError, ValueError):
+        return False
+    given.apply_defaults()
+    return bool(given.arguments.get("training")) and float(given.arguments.get("p", 0.0)) > 0
 
 
 def last_step(tensor: Tensor) -> str:
@@ -178,5 +194,7 @@ def best_constant(call: LossCall, targets: Tensor) -> Tensor:
         return share.log()
     mean = targets.float().mean()
     if call.name == "binary_cross_entropy_with_logits":
+        if (heavier := call.options.get("pos_weight")) is not None and heavier.numel() == 1:
+            mean = heavier.reshape(()) * mean / (heavier.reshape(()) * mean + 1 - mean)
         return torch.logit(mean.clamp(1e-4, 1 - 1e-4))
     return mean.clamp(1e-4, 1 - 1e-4) if call.name == "binary_cross_entropy" else mean

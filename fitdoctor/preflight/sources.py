@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
-from fitdoctor.preflight.batches import Batch, joined
+from fitdoctor.preflight.batches import Batch, joined, tensors
 from fitdoctor.rule import CannotJudge
 
 
@@ -134,6 +135,19 @@ class Source:
         """Whether the loader draws a new order in every epoch; None when it does not say."""
         sampler = getattr(self.loader, "sampler", None)
         return isinstance(sampler, RandomSampler) if isinstance(sampler, RandomSampler | SequentialSampler) else None
+
+    @cached_property
+    def varies(self) -> bool | None:
+        """Whether an example differs from reading to reading, as under augmentation; None when that cannot be seen."""
+        if not self.indexed or self.why_unreadable:
+            return None
+        index = _spread(self.size or 0, 8)
+        try:
+            one, two = ([tensors(self.dataset[i]) for i in index] for _ in range(2))
+        except Exception:
+            return None  # what does not read is the business of others
+        pairs = [(a, b) for left, right in zip(one, two, strict=True) for a, b in zip(left, right, strict=False)]
+        return any(a.shape != b.shape or not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
 
     def fresh(self) -> Iterator[Any]:
         """A new iterator over raw batches, in this process: the user's own iterators and workers are left alone."""

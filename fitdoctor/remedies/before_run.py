@@ -107,6 +107,84 @@ def own_all_parameters() -> Remedy:
     )
 
 
+def register_layers() -> Remedy:
+    """Let the model know its layers."""
+    return Remedy(
+        title="keep layers in nn.ModuleList, nn.ModuleDict or as attributes, and make the optimizer after that",
+        why="a plain list hides them: parameters(), state_dict() and to(device) pass them by, so they never train",
+        change=Change("registered_layers", "enable"),
+        code={"pytorch": "self.hidden = nn.ModuleList([nn.Linear(64, 64) for _ in range(3)])    # not a plain list"},
+        confirm="every layer is among model.named_parameters()",
+    )
+
+
+def ignore_padding() -> Remedy:
+    """Leave padding out of the loss."""
+    return Remedy(
+        title="leave padded positions out of the loss",
+        why="padding is easy to predict: it lowers the loss, takes most of the gradient, and hides how the rest does",
+        change=Change("ignored_padding", "enable"),
+        code={"pytorch": "criterion = nn.CrossEntropyLoss(ignore_index=0)   # the id of padding"},
+        unless="the end of a sequence is meant to be predicted: then keep the first of these positions",
+        confirm="the loss is the mean over real positions only",
+    )
+
+
+def standardise_targets() -> Remedy:
+    """Standardise the targets of a regression."""
+    return Remedy(
+        title="standardise the targets with the mean and standard deviation of the training split",
+        why="outputs begin near zero with a spread near one; the way to large targets takes most of the training",
+        change=Change("target_normalisation", "enable"),
+        code={
+            "pytorch": (
+                "mean, std = y_train.mean(0), y_train.std(0)     # of the training split only\n"
+                "y = (y - mean) / std                            # predictions: output * std + mean"
+            )
+        },
+        unless="the last layer begins at the mean and scale of the targets",
+        confirm="the loss before the first step is about the variance of the targets",
+    )
+
+
+def remove_leaking_features() -> Remedy:
+    """Take the target out of the inputs."""
+    return Remedy(
+        title="take the features that are made of the target out of the inputs",
+        why="what is not known at prediction time must not be an input: the model would learn to copy it",
+        change=Change("leaking_features", "disable"),
+        code={
+            "pytorch": "x = x[:, [i for i in range(x.shape[1]) if i not in (12, 13)]]    # the features that were found"
+        },
+        unless="the feature is known before the target is, and decides it",
+        confirm="no single feature tells the target exactly",
+    )
+
+
+def turn_class_weights() -> Remedy:
+    """Let rare classes weigh more."""
+    return Remedy(
+        title="turn the class weights round: rare classes weigh more, in the order of the class ids",
+        why="weights that grow with the counts make rare classes count even less than they do by themselves",
+        change=Change("class_weights", "enable"),
+        code={"pytorch": "criterion = nn.CrossEntropyLoss(weight=class_counts.sum() / class_counts)"},
+        unless="frequent classes are meant to count more",
+        confirm="the rarest class has the largest weight",
+    )
+
+
+def less_weight_decay() -> Remedy:
+    """Turn weight decay down."""
+    return Remedy(
+        title="turn weight decay down to about 0.01",
+        why="without it the same steps learn the same examples",
+        change=Change("weight_decay", "set", 0.01),
+        code={"pytorch": "optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)"},
+        confirm="one batch can be memorised with weight decay on",
+        kind="bug",
+    )
+
+
 def use_or_freeze() -> Remedy:
     """Use the parameters in the forward pass, or drop them."""
     return Remedy(
@@ -304,8 +382,10 @@ def set_learning_rate(rate: float | None = None) -> Remedy:
     """Train at a rate inside the range that was measured."""
     value = f"{rate:.2g}" if rate else "suggestion"
     return Remedy(
-        title=f"train at a learning rate of about {value}",
-        why="a short ramp from these weights showed where the loss falls fastest and where it breaks away",
+        title=f"train at a learning rate of about {value}"
+        if rate
+        else "train at the rate that fitdoctor.find_lr finds",
+        why="short trainings from these weights show where the loss falls and where it breaks away",
         change=Change("learning_rate", "set", float(value)) if rate else None,
         code={
             "pytorch": f"for group in optimizer.param_groups:  # before making a scheduler\n    group['lr'] = {value}",

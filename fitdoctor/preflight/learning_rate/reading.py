@@ -72,6 +72,8 @@ def smoothed(losses: FloatArray, share: float = SMOOTHING) -> FloatArray:
 
 def read(ramp: Ramp) -> Reading | None:
     """Read a ramp; None where the loss does not fall clearly."""
+    if len(ramp.losses) < 2:
+        return None
     kept = np.isfinite(ramp.losses)
     last = int(np.argmin(kept)) if not kept.all() else len(kept)
     # Momentum builds up over some steps while the ramp goes on: what is seen now was caused at a lower rate.

@@ -86,6 +86,21 @@ class _Climb:
         return min(self.losses, key=lambda place: (self.losses[place], place))
 
 
+def gains(bench: Bench, rates: Sequence[float], steps: int) -> list[float]:
+    """By how much the loss falls in short trainings at some rates, all on the same batches; -inf where it diverges."""
+    batches, start = _yardstick(bench)
+    found = [start - _train(bench, rate, steps, 0, batches, start) for rate in rates]
+    bench.rewind()
+    return found
+
+
+def _yardstick(bench: Bench) -> tuple[list[Batch], float]:
+    """The batches on which a loss is measured, and the loss before any training."""
+    bench.rewind()
+    batches = bench.batches(EXAMPLES)[:BATCHES]
+    return batches, bench.level(batches)
+
+
 def climb(bench: Bench, centre: float, steps: int, *, tell: Callable[[float], None] = lambda done: None) -> list[Trial]:
     """Trials around a rate, up or down until the best one has a worse one on each side; sorted by rate.
 
@@ -95,10 +110,7 @@ def climb(bench: Bench, centre: float, steps: int, *, tell: Callable[[float], No
         steps: steps of a trial.
         tell: called with the number of steps done.
     """
-    bench.rewind()
-    with bench.mode(training=True):
-        batches = bench.batches(EXAMPLES)[:BATCHES]
-    path = _Climb(bench, centre, steps, tell, batches, bench.level(batches))
+    path = _Climb(bench, centre, steps, tell, *_yardstick(bench))
     for place in (0, -2, 2):
         path.visit(place)
     while (end := path.best) in (min(path.losses), max(path.losses)) and abs(end) < 2 * FAR:

@@ -71,7 +71,7 @@ def program_fails(bench: Bench) -> Iterator[Finding]:
         except Exception as error:
             text = " ".join(str(error).split())
             yield finding(
-                f"one training batch raises {type(error).__name__}",
+                f"one training batch raises {type(error).__name__}: {text.rstrip('.?!')}",
                 ERROR,
                 HIGH,
                 seen("loss", f"{type(error).__name__}: {text[:300]}", _hint(text)),
@@ -83,6 +83,8 @@ def program_fails(bench: Bench) -> Iterator[Finding]:
         what, expected = f"the loss has shape {tuple(value.shape)}", "one number; reduction='none' needs a mean()"
     elif not torch.isfinite(value).all():
         what, expected = f"the loss of the first batch is {float(value)}", "a finite number"
+    elif not loss.requires_grad and not bench.trainable:
+        return  # what that means is said by the probe parameters-not-trained
     elif not loss.requires_grad:
         what, expected = "the loss has no graph: nothing can be learned from it", "a loss with requires_grad"
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fitdoctor.finding import Finding
 from fitdoctor.preflight.evidence import HIGH, LOW, MEDIUM, NOTE, WARNING, finding, seen
 from fitdoctor.preflight.probe import Cost, probe
-from fitdoctor.remedies.before_run import average_loss, calm_last_layer
+from fitdoctor.remedies.before_run import average_loss, calm_last_layer, standardise_targets
 from fitdoctor.rule import CannotJudge
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @probe("PRE002", "wrong-initial-loss", cost=Cost(passes=4, examples=512), since="0.1.0", worth=3)
 def wrong_initial_loss(
-    bench: Bench, *, tolerance: float = 0.1, far: float = 3.0, examples: int = 512
+    bench: Bench, *, tolerance: float = 0.1, far: float = 3.0, large: float = 10.0, examples: int = 512
 ) -> Iterator[Finding]:
     """The loss before the first step is not that of a model that knows nothing.
 
@@ -32,18 +32,20 @@ def wrong_initial_loss(
         The loss function that torch was called with is evaluated, with the same weights and smoothing, on constant
         outputs: all zero, and the best constant (class shares, mean target). The loss of the model in train mode on
         `examples` examples should be near the worse of the two at most, within `tolerance` and three standard
-        errors. Up to `far` times as much is a note.
+        errors. Up to `far` times as much is a note. Targets of a regression that are above `large`, while the outputs
+        are less than half as large, are named as the cause.
 
     Options:
         tolerance: share by which the loss may lie above or below.
         far: ratio to the expected loss from which it is a warning.
+        large: root mean square of regression targets from which they are large; ten times that is a warning.
         examples: how many examples are looked at.
 
     When it is wrong:
         A pretrained or resumed model starts below, which is only noted. Losses made of several terms are not judged.
 
     What to do:
-        Shrink the last layer, set its bias to the log of the class shares, average the loss.
+        Shrink the last layer, set its bias to the log of the class shares, average the loss, standardise targets.
 
     References:
         Karpathy 2019, A recipe for training neural networks ("verify loss at init"). Random scores of standard
@@ -74,7 +76,9 @@ def wrong_initial_loss(
     name = {"classes": "ln C", "binary": "ln 2"}.get(bench.task, "the mean square of the targets")
     text = f"{high:.3g} ({name}) at most, {low:.3g} for the best constant"
     bench.facts["initial_loss"] = round(observed, 4)
-    if observed > high + slack:
+    if bench.task == "values" and (scale := _far_targets([c for c, _ in calls], large)) is not None:
+        yield scale
+    elif observed > high + slack:
         ratio = observed / high
         yield finding(
             f"the loss starts at {observed:.3g}, {ratio:.1f} times that of constant outputs ({high:.3g})",
@@ -107,6 +111,24 @@ def _summed(bench: Bench, call: LossCall, loss: float, mean: float) -> Finding |
         HIGH,
         seen("loss", f"{loss:.4g} for a batch of {n}", f"{mean:.4g}, the mean"),
         remedies=[average_loss()],
+    )
+
+
+def _far_targets(calls: list[LossCall], large: float) -> Finding | None:
+    """A finding where the targets of a regression are large, and the outputs are not there yet."""
+    import torch
+
+    targets = torch.cat([c.target.detach().float().flatten() for c in calls])
+    outputs = torch.cat([c.input.detach().float().flatten() for c in calls])
+    size, reach = (float(t.square().mean().sqrt()) for t in (targets, outputs))
+    if size <= large or reach > size / 2:
+        return None
+    return finding(
+        f"targets have a root mean square of {size:.3g}, the outputs begin at {reach:.2g}",
+        WARNING if size > 10 * large else NOTE,
+        HIGH if size > 10 * large else MEDIUM,
+        seen("loss", f"targets of {float(targets.mean()):.4g} ± {float(targets.std()):.3g}", "mean 0, deviation 1"),
+        remedies=[standardise_targets()],
     )
 
 

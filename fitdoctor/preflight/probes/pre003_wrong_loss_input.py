@@ -9,10 +9,11 @@ from fitdoctor.finding import Finding
 from fitdoctor.preflight.evidence import ERROR, HIGH, MEDIUM, NOTE, WARNING, finding, seen
 from fitdoctor.preflight.probe import Cost, probe
 from fitdoctor.remedies import check_labels, pass_raw_logits
-from fitdoctor.remedies.before_run import fit_output_to_targets, match_shapes, raw_scores
+from fitdoctor.remedies.before_run import fit_output_to_targets, ignore_padding, match_shapes, raw_scores
 from fitdoctor.rule import CannotJudge
 
 if TYPE_CHECKING:
+    from fitdoctor.preflight.batches import Batch
     from fitdoctor.preflight.bench import Bench
     from fitdoctor.preflight.losses import LossCall
 
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     worth=3,
     vital=True,
 )  # fmt: skip
-def wrong_loss_input(bench: Bench, *, rows: float = 0.99, unreachable: float = 0.01) -> Iterator[Finding]:
+def wrong_loss_input(
+    bench: Bench, *, rows: float = 0.99, unreachable: float = 0.01, padded: float = 0.05
+) -> Iterator[Finding]:
     """The loss is given something else than it takes: probabilities, other shapes, targets it cannot reach.
 
     Why it matters:
@@ -39,11 +42,13 @@ def wrong_loss_input(bench: Bench, *, rows: float = 0.99, unreachable: float = 0
         The call of the loss function is watched, whoever makes it: its input, its target, and the operation that
         made the input. Softmax rows in a cross-entropy, raw scores in a negative log-likelihood, a sigmoid before
         a loss with its own, shapes that are broadcast, a single class, and targets outside the range of the last
-        activation are told apart exactly.
+        activation are told apart exactly. So are targets that are padding: one class per position, the same value up
+        to the end of sequences of different lengths, where the input is constant too, and not ignored by the loss.
 
     Options:
         rows: share of rows that must look like probabilities.
         unreachable: share of targets outside the range of the last activation.
+        padded: share of the targets that are padding.
 
     When it is wrong:
         A log-softmax before a cross-entropy changes nothing and is only noted. Losses that are not made of torch's
@@ -56,14 +61,15 @@ def wrong_loss_input(bench: Bench, *, rows: float = 0.99, unreachable: float = 0
         PyTorch documentation of the loss functions; Karpathy 2018, the most common neural net mistakes.
     """
     with bench.mode(training=True):
-        done = bench.run(bench.batch(256))
+        batch = bench.batch(256)
+        done = bench.run(batch)
     for shapes in done.spy.spread:
         yield _spread_shapes(*shapes)
         return
     if not done.spy.losses:
         raise CannotJudge("the loss calls no loss function of torch")
     for call in done.spy.losses:
-        found = next(_judged(call, rows, unreachable), None)
+        found = next(_judged(call, rows, unreachable), None) or _padding(batch, call, padded)
         if found is not None:
             yield found
             return
@@ -110,6 +116,38 @@ def _cross_entropy(call: LossCall, rows: float) -> Iterator[Finding]:
             WARNING, HIGH, seen("logit_std", f"the input is made by {made_by}", "raw scores of both signs"),
             remedies=[raw_scores()],
         )  # fmt: skip
+
+
+def _padding(batch: Batch, call: LossCall, least: float) -> Finding | None:
+    """A finding where the ends of padded sequences count as targets."""
+    import torch
+
+    x, y = batch.x, batch.y
+    if call.name not in ("cross_entropy", "nll_loss") or x is None or y is None or call.target.is_floating_point():
+        return None
+    if y.ndim != 2 or x.shape[:2] != y.shape or len(y) < 4 or y.shape[1] < 2:
+        return None
+    pad = int(y[:, -1].mode().values)
+    run = (y.flip(1) == pad).long().cumprod(1).sum(1)  # how many of the last targets of each example
+    if pad == call.options.get("ignore_index", -100) or float((run > 0).float().mean()) < 0.5:
+        return None
+    place = torch.arange(y.shape[1], device=y.device)
+    inside = place[None] > (y.shape[1] - run)[:, None]  # the first may be the end of the sequence, worth predicting
+    if int(run.min()) == int(run.max()) or not bool(inside.any()) or float(inside.float().mean()) < least:
+        return None
+    values = x[inside].reshape(int(inside.sum()), -1)
+    if not bool((values == values[:1]).all()):
+        return None
+    share = float(inside.float().mean())
+    return finding(
+        f"{share:.0%} of the targets are padding (class {pad} up to the end of a sequence), and count in the loss",
+        WARNING,
+        HIGH,
+        seen(
+            "loss", f"up to {int(run.max())} of {y.shape[1]} positions, input and target constant", "none, or ignored"
+        ),
+        remedies=[ignore_padding()],
+    )
 
 
 def _log_likelihood(call: LossCall, rows: float) -> Iterator[Finding]:

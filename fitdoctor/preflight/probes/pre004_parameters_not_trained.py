@@ -9,11 +9,11 @@ from fitdoctor.finding import Finding
 from fitdoctor.preflight.evidence import ERROR, HIGH, MEDIUM, NOTE, WARNING, finding, seen, some
 from fitdoctor.preflight.probe import Cost, probe
 from fitdoctor.remedies import check_updates
-from fitdoctor.remedies.before_run import own_all_parameters, set_learning_rate
+from fitdoctor.remedies.before_run import own_all_parameters, register_layers, set_learning_rate
 from fitdoctor.rule import CannotJudge
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from fitdoctor.preflight.bench import Bench
 
@@ -36,7 +36,8 @@ def parameters_not_trained(bench: Bench) -> Iterator[Finding]:
     How it is measured:
         The trainable parameters of the model are compared with those of the optimizer by identity, so tied weights
         count once. Then three steps are taken; every parameter that had a gradient, above what rounding takes away,
-        must have changed in at least one entry.
+        must have changed in at least one entry. Parameters that the loss depends on and that are kept in plain lists
+        or attributes, where ``model.parameters()`` does not find them, are found in the graph of the loss.
 
     Options:
         None.
@@ -55,6 +56,10 @@ def parameters_not_trained(bench: Bench) -> Iterator[Finding]:
     owned = {id(p) for group in bench.optimizer.param_groups for p in group["params"]}
     trainable = bench.trainable
     if not trainable:
+        hidden = list(_unregistered(bench, owned))
+        yield from hidden
+        if hidden:
+            return
         yield finding(
             "the model has no trainable parameter",
             ERROR,
@@ -63,6 +68,7 @@ def parameters_not_trained(bench: Bench) -> Iterator[Finding]:
             remedies=[own_all_parameters()],
         )
         return
+    yield from _unregistered(bench, owned)
     missing = [name for name, p in trainable.items() if id(p) not in owned]
     if missing:
         none = len(missing) == len(trainable)
@@ -79,6 +85,65 @@ def parameters_not_trained(bench: Bench) -> Iterator[Finding]:
         )
     if len(missing) < len(trainable):
         yield from _unmoved(bench, {n: p for n, p in trainable.items() if id(p) in owned})
+
+
+def _unregistered(bench: Bench, owned: set[int]) -> Iterator[Finding]:
+    """Parameters that the loss depends on, kept where the model does not find them."""
+    known = {id(p) for p in bench.model.parameters()}
+    hidden = {path: p for path, p in _kept_aside(bench.model) if id(p) not in known | owned and p.requires_grad}
+    if not hidden:
+        return
+    with bench.mode(training=True):
+        used = _leaves(bench.run(bench.batch(1 << 30)).loss)
+    names = [path for path, p in hidden.items() if id(p) in used]
+    if not names:
+        return
+    size = sum(hidden[n].numel() for n in names)
+    share = size / (size + sum(p.numel() for p in bench.trainable.values()))
+    yield finding(
+        f"{len(names)} tensors of the forward pass ({share:.0%} of the entries) are not registered in the model",
+        ERROR,
+        HIGH,
+        seen("parameters_without_grad", f"kept in plain attributes: {some(names, 5)}", "all in model.parameters()"),
+        remedies=[register_layers()],
+    )
+
+
+def _kept_aside(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters in plain lists, tuples, dicts and attributes of a model and its modules, with where they are."""
+    import torch
+
+    for home, module in model.named_modules():
+        start = f"{home}." if home else ""
+        own = {k: v for k, v in vars(module).items() if k not in ("_parameters", "_buffers", "_modules")}
+        todo: list[tuple[str, object, int]] = [(start + key, value, 0) for key, value in own.items()]
+        while todo:
+            path, value, depth = todo.pop()
+            if isinstance(value, torch.nn.Module):
+                if value is not module:
+                    yield from ((f"{path}.{name}", p) for name, p in value.named_parameters())
+            elif isinstance(value, torch.Tensor):
+                if value.is_leaf:
+                    yield path, value
+            elif depth < 3 and isinstance(value, list | tuple | dict) and len(value) < 1_000:
+                items = value.items() if isinstance(value, dict) else enumerate(value)
+                todo.extend((f"{path}[{key!r}]", item, depth + 1) for key, item in items)
+
+
+def _leaves(loss: Tensor) -> set[int]:
+    """Ids of the leaf tensors that a loss depends on."""
+    found: set[int] = set()
+    seen_nodes: set[object] = set()
+    todo = [loss.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen_nodes:
+            continue
+        seen_nodes.add(node)
+        if (variable := getattr(node, "variable", None)) is not None:
+            found.add(id(variable))
+        todo.extend(following for following, _ in node.next_functions)
+    return found
 
 
 def _pushes(p: Tensor, rate: float) -> bool:

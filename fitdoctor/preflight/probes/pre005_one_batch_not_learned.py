@@ -10,7 +10,7 @@ from fitdoctor.finding import Finding
 from fitdoctor.preflight.evidence import ERROR, HIGH, LOW, MEDIUM, NOTE, WARNING, finding, seen
 from fitdoctor.preflight.probe import Cost, probe
 from fitdoctor.remedies import add_capacity, check_labels, overfit_one_batch
-from fitdoctor.remedies.before_run import set_learning_rate
+from fitdoctor.remedies.before_run import less_weight_decay, set_learning_rate
 from fitdoctor.rule import CannotJudge
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def one_batch_not_learned(
     How it is measured:
         `examples` examples with different inputs, without dropout and weight decay; the user's optimizer, then Adam
         at 1e-3, 1e-2 and 1e-4, each from the initial weights, for `steps` steps. It is learned when the loss falls to
-        `reached` of the way to its floor, or every example is classified right.
+        `reached` of the way to its floor, or every example is classified right. Where the user's optimizer learns it,
+        it has to learn it with its weight decay too, given twice the steps.
 
     Options:
         examples: how many examples.
@@ -73,6 +74,7 @@ def one_batch_not_learned(
         own = _Goal(floor, reached)
         arms["own"] = bench.fit([batch], steps, stop=own)
         if own.met:
+            yield from _decayed(bench, batch, arms["own"], floor, reached)
             return
         for rate in RATES:
             bench.rewind()
@@ -150,6 +152,35 @@ def _distinct(batch: Batch, count: int) -> Batch:
     return batch.rows(keep[:count])
 
 
+def _decayed(bench: Bench, batch: Batch, without: list[float], floor: float, reached: float) -> Iterator[Finding]:
+    """A finding where the user's weight decay undoes what the same steps learn without it."""
+    bench.rewind()
+    decay = max((float(g.get("weight_decay", 0.0)) for g in bench.optimizer.param_groups), default=0.0)
+    if not decay:
+        return
+    with bench.mode(training=True, dropout=False):
+        goal = _Goal(floor, reached)
+        losses = bench.fit([batch], 2 * len(without) + 20, stop=goal)
+    if goal.met or not math.isfinite(losses[-1]):
+        return
+    kept = (losses[-1] - floor) / max(losses[0] - floor, 1e-12)
+    if kept < 0.5:  # slower, but on its way
+        return
+    name = type(bench.optimizer).__name__
+    yield finding(
+        f"with weight decay {decay:g} {name} cannot learn one batch that it learns without",
+        WARNING,
+        HIGH,
+        seen(
+            "loss",
+            f"{losses[0]:.3g} to {losses[-1]:.3g} in {len(losses)} steps with weight decay",
+            f"near {without[-1]:.3g}, as in {len(without)} steps without",
+            points=tuple(enumerate(losses)),
+        ),
+        remedies=[less_weight_decay()],
+    )
+
+
 def _only_adam(bench: Bench, arms: dict[str, list[float]], rate: float) -> Iterator[Finding]:
     own = arms["own"]
     bad = not math.isfinite(own[-1]) or min(own[-5:]) > 1.5 * own[0] + 1e-12
@@ -184,6 +215,9 @@ def _nobody(bench: Bench, batch: Batch, arms: dict[str, list[float]], floor: flo
         f"near {floor:.3g}",
         points=tuple(enumerate(losses)),
     )
+    unknown = floor == 0.0 and bench.first_call is None  # a loss of its own making
+    if unknown and fell > 0.5:
+        raise CannotJudge(f"the loss falls by {fell:.0%} in {len(losses)} steps; how far it can fall is unknown")
     if small or (fell > 0.5 and not resting):
         return finding(
             f"{len(batch)} examples are learned only in part: the loss falls by {fell:.0%} in {len(losses)} steps",
@@ -195,8 +229,8 @@ def _nobody(bench: Bench, batch: Batch, arms: dict[str, list[float]], floor: flo
         )
     return finding(
         f"{len(batch)} examples cannot be memorised: the loss stops at {losses[-1]:.3g}, {fell:.0%} below its start",
-        ERROR if fell < 0.5 else WARNING,
-        HIGH if fell < 0.5 else MEDIUM,
+        ERROR if fell < 0.5 and not unknown else WARNING,
+        HIGH if fell < 0.5 and not unknown else MEDIUM,
         evidence,
         remedies=[overfit_one_batch(), check_labels()],
         could_be=("parts of the model are detached", "a wrong loss", "labels that contradict each other"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fitdoctor.finding import Finding
-from fitdoctor.preflight.evidence import HIGH, MEDIUM, WARNING, finding, seen
+from fitdoctor.preflight.evidence import ERROR, HIGH, MEDIUM, WARNING, finding, seen, some
 from fitdoctor.preflight.probe import Cost, probe
 from fitdoctor.remedies import check_initialisation, shorten_gradient_path
 from fitdoctor.rule import CannotJudge
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 @probe(
     "PRE008",
     "poor-initialisation",
-    cost=Cost(passes=1),
+    cost=Cost(passes=5),
     explains=[
         "wrong-initial-loss",
         "dead-units",
+        "unused-parameters",
+        "parameters-not-trained",
         "one-batch-not-learned",
         "input-ignored",
         "learning-rate-out-of-range",
@@ -32,17 +34,19 @@ if TYPE_CHECKING:
 def poor_initialisation(
     bench: Bench, *, decades: float = 2.0, steady: float = 0.8, layers: int = 4, collapsed: float = 0.01
 ) -> Iterator[Finding]:
-    """Signals grow or fade from layer to layer before the first step.
+    """Signals grow or fade from layer to layer before the first step, or all units of a layer are the same.
 
     Why it matters:
         A constant factor per layer is a power of the depth: early layers get gradients that are thousands of times
         smaller than those of late ones, or outputs overflow. In the end the output no longer depends on the input.
+        Units that begin with the same weights get the same gradient and stay the same: a layer of one unit.
 
     How it is measured:
         One pass of real inputs, with the backward pass. Of all layers with weights but the last, in the order in
         which they run: root mean square of output and of its gradient, on a line through their logarithms. Their
         change over the depth must stay below `decades` powers of ten, or go to and fro (rank correlation below
         `steady`). The last hidden layer must still differ from input to input, by `collapsed` of its size.
+        Hidden layers whose units all have the same weights (zeros, a constant) are looked at again after three steps.
 
     Options:
         decades: powers of ten between first and last layer.
@@ -63,12 +67,16 @@ def poor_initialisation(
     from fitdoctor.preflight.layer_scan import decades as change_of
     from fitdoctor.preflight.layer_scan import scan
 
+    alike = list(_alike(bench))
+    yield from alike
+    if alike:
+        return
     batch = bench.batch(256)
     if len(batch) < 2:
         raise CannotJudge("batches of two examples or more are needed")
     found = [layer for layer in scan(bench, batch).layers[:-1] if layer.rms > 0]
     if len(found) < layers:
-        raise CannotJudge(f"{len(found)} hidden layers with weights, {layers} are needed")
+        raise CannotJudge(f"hidden layers with weights: {len(found)}; {layers} are needed to see signals fade or grow")
     for what, values, word in (
         ("activation_rms", [x.rms for x in found], "outputs"),
         ("activation_grad_rms", [x.grad_rms for x in found if x.grad_rms > 0], "gradients"),
@@ -107,3 +115,37 @@ def poor_initialisation(
             ),
             remedies=[check_initialisation(), shorten_gradient_path()],
         )
+
+
+def _alike(bench: Bench) -> Iterator[Finding]:
+    """A finding where hidden layers have units that are equal, and still are after some steps."""
+    import torch
+
+    from fitdoctor.preflight.layer_scan import WEIGHTED, scan
+
+    def equal() -> dict[str, torch.nn.Module]:
+        found: dict[str, torch.nn.Module] = {}
+        for name, module in bench.model.named_modules():
+            if isinstance(module, WEIGHTED) and module.weight.requires_grad and len(module.weight) > 1:
+                parts = [module.weight, *([module.bias] if module.bias is not None else [])]
+                if all(bool((p == p[:1]).all()) for p in parts):
+                    found[name] = module
+        return found
+
+    if not equal():
+        return
+    order = list(dict.fromkeys(layer.name for layer in scan(bench, bench.batch(64)).layers))
+    with bench.mode(training=True):
+        bench.fit(bench.batches(1)[:1], 3, bench.adam(1e-3))  # what begins at zero on purpose opens with these
+    still = [name for name in order[:-1] if name in equal()]
+    bench.rewind()
+    if not still:
+        return
+    size = len(bench.model.get_submodule(still[0]).weight)  # type: ignore[arg-type]
+    yield finding(
+        f"the {size} units of {still[0]} have the same weights, and get the same gradients",
+        ERROR,
+        HIGH,
+        seen("weight_norm", f"equal units after three steps in {some(still, 4)}", "units that differ", layer=still[0]),
+        remedies=[check_initialisation()],
+    )

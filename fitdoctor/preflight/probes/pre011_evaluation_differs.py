@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fitdoctor.finding import Finding
-from fitdoctor.preflight.evidence import HIGH, MEDIUM, WARNING, finding, seen
+from fitdoctor.preflight.evidence import HIGH, LOW, MEDIUM, NOTE, WARNING, finding, seen
 from fitdoctor.preflight.probe import Cost, probe
-from fitdoctor.remedies.before_run import consistent_evaluation
+from fitdoctor.remedies.before_run import consistent_evaluation, same_preprocessing
 from fitdoctor.rule import CannotJudge
 
 if TYPE_CHECKING:
@@ -21,11 +21,14 @@ def evaluation_differs(bench: Bench, *, gap: float = 0.2, passes: int = 40, few:
     """In eval mode the model is random, or another model than in training.
 
     Why it matters:
-        Dropout that ignores the mode makes every evaluation a draw; batch norm over a few examples trains with
-        statistics that evaluation never sees. Results then say little about what was trained.
+        Dropout that ignores the mode, or augmented validation examples, make every evaluation a draw; batch norm over
+        a few examples trains with statistics that evaluation never sees. Results then say little about what was
+        trained.
 
     How it is measured:
-        One batch in eval mode twice: the outputs must agree. Then, for models with batch norm: `passes` forward passes
+        One batch in eval mode twice: the outputs must agree. Where they do not and no dropout is called, the model
+        samples (a variational one, say), which is only noted; so are validation examples that change between two
+        readings. Then, for models with batch norm: `passes` forward passes
         in train mode fill the running statistics; the loss of the same batches in eval mode must be within `gap` of
         that in train mode, dropout off in both.
 
@@ -46,16 +49,27 @@ def evaluation_differs(bench: Bench, *, gap: float = 0.2, passes: int = 40, few:
     """
     import torch
 
+    if "val" in bench.sources and bench.sources["val"].varies:
+        yield finding(
+            "validation examples differ from reading to reading",
+            NOTE, HIGH, seen("loss", "one example read twice is not the same", "the same", split="val"),
+            remedies=[same_preprocessing()], could_be=("evaluation on augmented examples, on purpose",),
+        )  # fmt: skip
     batch = bench.batch(64)
     with bench.mode(training=False):
         first, again = bench.output(batch).float(), bench.output(batch).float()
     spread = float(first.std()) or 1.0
     change = float((first - again).abs().max()) / spread
     if change > 1e-3:
+        with torch.no_grad(), bench.mode(training=False):
+            dropped = bench.run(batch).spy.dropped
         yield finding(
             f"two evaluations of one batch differ by {change:.2g} of the outputs' spread in eval mode",
-            WARNING, HIGH, seen("logit_std", f"{change:.2g} of the spread", "equal outputs"),
-            remedies=[consistent_evaluation()], could_be=("Monte-Carlo dropout, on purpose",),
+            WARNING if dropped else NOTE, HIGH if dropped else LOW,
+            seen("logit_std", f"{change:.2g} of the spread" + ("; dropout is at work" if dropped else ""),
+                 "equal outputs"),
+            remedies=[consistent_evaluation()],
+            could_be=("Monte-Carlo dropout, on purpose",) if dropped else ("a model that samples, on purpose",),
         )  # fmt: skip
         return
     norms = [m for m in bench.model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from fitdoctor.finding import Finding
 from fitdoctor.preflight.evidence import HIGH, MEDIUM, NOTE, WARNING, finding, seen, some
 from fitdoctor.preflight.probe import Cost, probe
-from fitdoctor.remedies.before_run import split_by_group, weigh_classes
+from fitdoctor.remedies.before_run import split_by_group, turn_class_weights, weigh_classes
 from fitdoctor.rule import CannotJudge
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fitdoctor.preflight.bench import Bench
 
 
@@ -24,7 +26,8 @@ def class_imbalance(bench: Bench, *, ratio: float = 10.0, examples: int = 5_000)
 
     How it is measured:
         Labels of up to `examples` examples of each split. The largest class over the smallest above `ratio` is a
-        note. A class with five or more validation examples of which training has none is a warning.
+        note. A class with five or more validation examples of which training has none is a warning, and so are class
+        weights of the loss that rise with the counts: correlation of their logarithms above one half, both twofold.
 
     Options:
         ratio: of the largest to the smallest class.
@@ -62,6 +65,10 @@ def class_imbalance(bench: Bench, *, ratio: float = 10.0, examples: int = 5_000)
                     remedies=[split_by_group()],
                 )
                 return
+    upside_down = _upside_down(bench, labels)
+    if upside_down is not None:
+        yield upside_down
+        return
     worst = float(counts.max() / counts.min())
     if worst > ratio and len(values) > 1:
         top = float(counts.max() / counts.sum())
@@ -77,3 +84,42 @@ def class_imbalance(bench: Bench, *, ratio: float = 10.0, examples: int = 5_000)
             ),
             remedies=[weigh_classes()],
         )
+
+
+def _upside_down(bench: Bench, labels: Tensor) -> Finding | None:
+    """A finding where the weights of the loss favour the classes that are frequent already."""
+    import numpy as np
+    import torch
+
+    call = bench.first_call
+    if call is None:
+        return None
+    weight: Tensor | None
+    if (single := call.options.get("pos_weight")) is not None and single.numel() == 1 and call.classes == 2:
+        weight = torch.stack([torch.ones(()), single.detach().cpu().reshape(())])
+    else:
+        weight = call.options.get("weight")
+    if weight is None or call.name == "binary_cross_entropy" or weight.numel() != call.classes:
+        return None
+    weights = weight.detach().cpu().double().numpy()
+    counts = np.bincount(labels.cpu().numpy(), minlength=call.classes)[: call.classes]
+    seen_classes = counts > 0
+    weights, counts = weights[seen_classes], counts[seen_classes]
+    if len(counts) < 2 or counts.max() < 2 * counts.min() or weights.max() < 2 * weights.min():
+        return None
+    order = float(np.corrcoef(np.log(np.maximum(weights, 1e-9)), np.log(counts))[0, 1])
+    if order <= 0.5 or weights[counts.argmin()] >= np.median(weights):
+        return None
+    rare = int(np.flatnonzero(seen_classes)[counts.argmin()])
+    return finding(
+        f"class weights rise with the class counts: class {rare}, the rarest, weighs {weights[counts.argmin()]:.2g}",
+        WARNING,
+        HIGH if order > 0.9 or len(counts) == 2 else MEDIUM,
+        seen(
+            "accuracy",
+            f"{int(counts.min())} of {len(labels):,} examples; the most frequent class weighs "
+            f"{weights[counts.argmax()]:.2g}",
+            "the largest weight for the rarest class",
+        ),
+        remedies=[turn_class_weights()],
+    )
