@@ -79,7 +79,7 @@ def get_finding(shelf: Shelf, run: str, rule: str = "", number: int = 1, points:
     """One finding with its evidence and remedies, as JSON; the root cause where no rule is named."""
     from fitdoctor import catalogue
 
-    _within("points", points, 0, 200)
+    _within("points", points, 4, 200)
     report = shelf.find(run).report
     name = catalogue.find_entry(rule).name if rule else (report.diagnoses[0].root.rule if report.diagnoses else "")
     told = report.to_dict()
@@ -89,7 +89,7 @@ def get_finding(shelf: Shelf, run: str, rule: str = "", number: int = 1, points:
     _within("number", number, 1, len(found))
     finding = found[number - 1]
     for evidence in finding["evidence"]:
-        evidence["points"] = _thinned(evidence["points"], points)
+        evidence["points"] = [[s, _number(float(v))] for s, v in _thinned(evidence["points"], points)]
     roots = [d["root"] for d in told["diagnoses"]]
     causes = [d["root"] for d in told["diagnoses"] if name in d["explains"]]
     head = {"run": told["run"], "number": number, "of": len(found), "root_cause": name in roots, "explained_by": causes}
@@ -103,7 +103,7 @@ def get_series(
     """A logged series between two steps, thinned so that no spike is lost; without a quantity, what was logged."""
     from fitdoctor.run import thin
 
-    _within("points", points, 2, MOST_POINTS)
+    _within("points", points, 4, MOST_POINTS)
     _within("offset", offset, 0, 10**9)
     judged = shelf.find(run)
     logged = shelf.run(judged)
@@ -279,12 +279,17 @@ def _number(value: float) -> float | str:
 
 
 def _thinned(points: list[Any], most: int) -> list[Any]:
-    """At most so many of the points, evenly; the first and the last stay."""
-    if len(points) <= most:
-        kept = points
-    else:
-        kept = [points[round(i * (len(points) - 1) / max(1, most - 1))] for i in range(most)]
-    return [[step, _number(value) if isinstance(value, float) else value] for step, value in kept]
+    """At most so many of the points, the smallest and the largest of equal stretches among them."""
+    kept = {0, len(points) - 1} if points else set()
+    stretches = max(1, (most - 2) // 2)
+    if len(points) > most:
+        for i in range(stretches):
+            part = range(i * len(points) // stretches, (i + 1) * len(points) // stretches)
+            # What is not finite ("NaN") is an extreme, too.
+            keys = {k: math.inf if isinstance(points[k][1], str) else points[k][1] for k in part}
+            kept |= {min(keys, key=keys.__getitem__), max(keys, key=keys.__getitem__)}
+        return [points[k] for k in sorted(kept)]
+    return points
 
 
 def _json(data: Any) -> str:

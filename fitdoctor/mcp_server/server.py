@@ -75,7 +75,7 @@ def make_server(shelf: Shelf) -> MCPServer[Any]:
             run: name as list_runs gives it, or the path of one run.
             rule: name or code of the rule; the root cause when left out.
             number: which of several findings of that rule, from 1.
-            points: most points of each evidence series, at most 200.
+            points: most points of each evidence series, 4 to 200.
         """
         return answers.get_finding(shelf, run, rule, number, points)
 
@@ -94,7 +94,7 @@ def make_server(shelf: Shelf) -> MCPServer[Any]:
             layer: name of a layer, for what was logged per layer.
             first: first step.
             last: last step.
-            points: most points, at most 500.
+            points: most points, 4 to 500.
             offset: where to go on in a long list of what was logged.
         """
         return answers.get_series(shelf, run, quantity, split, layer, first, last, points, offset)

@@ -90,14 +90,15 @@ class Shelf:
     _busy: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(AT_ONCE))
 
     def logs(self, path: str = "") -> list[Log]:
-        """The logs below all folders, or below a path, in natural order of their names.
+        """The logs below all folders, or those of them below a path, in natural order of their names.
 
         Raises:
-            ReadError: if the path leads elsewhere or is no log.
+            ReadError: if the path leads elsewhere or holds no log.
         """
         if path:
             folder, place = resolve(path, self.folders)
-            return self._found(folder, place)
+            listed = [log for log in self.logs() if log.folder == folder and _lies_below(log.source, place)]
+            return listed or self._unlisted(folder, place)
         with self._lock:
             began = time.monotonic()
             if began - self._looked > LOOK_EVERY:
@@ -163,7 +164,7 @@ class Shelf:
             ) from None
         runs = [one for log in at_path[:2] for one in self.judged(log)]
         if len(runs) == 1:
-            return self._named_as_listed(runs[0], logs)
+            return runs[0]
         raise ReadError(
             f"expected the path of one run, got one with {len(runs) if len(at_path) < 3 else 'many'}: "
             f"{one_line(name, 120)!r}; ask list_runs with it as path"
@@ -195,12 +196,19 @@ class Shelf:
         sources = find_runs(place, tags=self.config.tags, links=False)
         return [Log(folder, s) for s in sources if not s.single or fnmatchcase(s.name, self.match)]
 
-    def _named_as_listed(self, one: Judged, logs: Sequence[Log]) -> Judged:
-        """The run as the list has it, where the same files stand there for one run."""
-        for log in logs:
-            if set(log.source.files) == set(one.log.source.files) and len(same := self.judged(log)) == 1:
-                return same[0]
-        return one
+    def _unlisted(self, folder: Folder, place: Path) -> list[Log]:
+        """Logs that a walk over the folder passes by, such as those of hidden folders, under the name of their path."""
+        below = folder.below(place)
+        logs = self._found(folder, place)
+        return [
+            replace(log, source=replace(log.source, name=below if len(logs) == 1 else f"{below}/{log.source.name}"))
+            for log in logs
+        ]
+
+
+def _lies_below(source: RunSource, place: Path) -> bool:
+    top = os.path.join(place, "")
+    return any(file == place or os.fspath(file).startswith(top) for file in source.files)
 
 
 def _check(log: Log) -> None:

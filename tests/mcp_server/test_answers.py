@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from fitdoctor import catalogue
 from fitdoctor.config import Config
-from fitdoctor.errors import ConfigError, ReadError
+from fitdoctor.errors import ConfigError, FitdoctorError, ReadError
 from fitdoctor.many import ReportStore
 from fitdoctor.mcp_server import answers
 from fitdoctor.mcp_server.folders import folders
 from fitdoctor.mcp_server.shelf import Shelf
 from fitdoctor.run import Run, Series
 from fitdoctor.signals import GRAD_NORM, Signal
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.cli.conftest import rows, write_log
 from tests.mcp_server.conftest import settled
 
@@ -75,6 +77,21 @@ class TestListRuns:
         assert names(verdict="sick") == ["lr-0", "lr-3", "lr-6"]
         assert names(match="lr-[12]") == ["lr-1", "lr-2"]
         assert names(path="lr-4") == ["lr-4"]
+
+    def test_a_run_is_called_the_same_whatever_path_was_asked(self, tmp_path: Path):
+        for place in ("sub/a", "sub/b", "other", "sub/.hidden"):
+            settled(write_log(tmp_path / place / "metrics.csv", rows("nan")))
+        shelf = Shelf(folders([tmp_path]), Config())
+        for path, wanted in (
+            ("", ["other", "sub/a", "sub/b"]),
+            ("sub", ["sub/a", "sub/b"]),
+            ("sub/b/metrics.csv", ["sub/b"]),
+            ("sub/.hidden", ["sub/.hidden"]),
+        ):
+            names = [r["run"] for r in json.loads(answers.list_runs(shelf, path))["runs"]]
+            assert names == wanted
+            for name in names:
+                assert json.loads(answers.get_finding(shelf, name))["run"] == name
 
     def test_a_list_that_takes_long_is_handed_out_as_far_as_it_has_come(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,7 +175,7 @@ class TestOneRun:
             (("overfit", "dead-units"), r"dead-units: no finding of that rule, which was (skipped|not judged)"),
             (("overfit", "overfiting"), r"overfiting.*overfitting"),
             (("overfit", "overfitting", 2), r"number: expected a number from 1 to 1, got 2"),
-            (("overfit", "", 1, 999), r"points: expected a number from 0 to 200, got 999"),
+            (("overfit", "", 1, 999), r"points: expected a number from 4 to 200, got 999"),
             (("overfitt", ""), r"expected a run as list_runs names it.*the nearest are overfit"),
         ],
     )
@@ -222,7 +239,7 @@ class TestSeries:
             answers.get_series(shelf, "nan", "accuracy")
         with pytest.raises(ReadError, match="got 'val lss'"):
             answers.get_series(shelf, "nan", "lss", "val")
-        with pytest.raises(ConfigError, match="points: expected a number from 2 to 500, got 501"):
+        with pytest.raises(ConfigError, match="points: expected a number from 4 to 500, got 501"):
             answers.get_series(shelf, "nan", "loss", points=501)
 
     def test_a_log_is_read_once_for_several_questions(self, shelf: Shelf):
@@ -254,6 +271,41 @@ class TestRulesAndComparisons:
     def test_wrong_questions(self, shelf: Shelf, asked: tuple[object, ...], why: str):
         with pytest.raises((ReadError, ConfigError), match=why):
             answers.compare_runs(shelf, *asked)
+
+
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_question_has_an_answer_or_an_error_of_ours(shelf: Shelf, data: st.DataObject):
+    """Nothing that an assistant may say is a bug, or makes an answer long."""
+    known = ["nan", "overfit", "", "loss", "val", "overfitting", ".", "nan/metrics.csv"]
+    text = st.sampled_from(known) | st.text(max_size=20)
+    number = st.sampled_from([0, 1, 4, 100, 200]) | st.integers()
+    ask, kinds = data.draw(
+        st.sampled_from(
+            [
+                (answers.list_runs, (text, text, text, text, number)),
+                (answers.get_report, (text, number)),
+                (answers.get_finding, (text, text, number, number)),
+                (answers.get_series, (text, text, text, text, number, number, number, number)),
+                (answers.compare_runs, (st.lists(text, max_size=3), st.lists(text, max_size=3), text, text, number)),
+            ]
+        )
+    )
+    arguments = [data.draw(kind) for kind in kinds]
+    try:
+        said = ask(shelf, *arguments)
+    except FitdoctorError as error:
+        said = str(error)
+    assert len(said) < 100_000
+
+
+def test_points_are_thinned_without_losing_a_spike():
+    points = [[i, 1.0 + i % 3] for i in range(200)]
+    points[77][1], points[131][1] = -50.0, "NaN"
+    kept = answers._thinned(points, 20)
+    assert len(kept) <= 20
+    assert {0, 77, 131, 199} <= {step for step, _ in kept}
+    assert answers._thinned([], 4) == []
 
 
 @pytest.mark.parametrize("cursor", ["x", "1", "1.", "-1.0", "1.x", "9" * 40, "1.2.3", "².0"])
