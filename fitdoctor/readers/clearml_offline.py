@@ -1,4 +1,7 @@
-"""ClearML offline sessions: ``offline-<id>/metrics.jsonl``, each line a JSON list of events, or the same zipped."""
+"""ClearML offline sessions: ``offline-<id>/metrics.jsonl``, each line a JSON list of events, or the same zipped.
+
+ClearML leaves both the folder and its archive: they are one session. The settings stand in ``task.json``.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from fitdoctor.run import Note
 SOURCE = "clearml"
 
 _ZIP = b"PK\x03\x04"
-_MEMBER = "metrics.jsonl"
+_MEMBER, _TASK = "metrics.jsonl", "task.json"
 _LARGEST = 1 << 30
 
 
@@ -31,32 +34,35 @@ def recognise(path: Path, head: bytes) -> bool:
     return b'"training_stats_scalar"' in head and head.lstrip()[:1] in (b"[", b"{")
 
 
-def _packed(path: Path) -> bytes | None:
-    """The metrics in a zipped session; None where the archive is something else, or broken."""
+def _packed(path: Path, member: str = _MEMBER) -> bytes | None:
+    """A file of a zipped session; None where the archive is something else, or broken."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(_MEMBER).file_size > _LARGEST:
+            if archive.getinfo(member).file_size > _LARGEST:
                 return None
-            return archive.read(_MEMBER)
+            return archive.read(member)
     except (OSError, KeyError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError):
         return None
 
 
 def home(path: Path) -> Path:
-    """The file itself."""
-    return path
+    """The folder of the session, also for an archive beside it; the file itself where there is none."""
+    folder = path.with_suffix("") if path.suffix == ".zip" else path.parent
+    return folder if (folder / _MEMBER).is_file() and (folder / _TASK).is_file() else path
 
 
 def read(home: Path, files: Sequence[Path]) -> Iterator[RawRun]:
-    """The run in each file."""
-    for path in files:
+    """The run in each file; of a folder and its archive the folder's."""
+    plain = [path for path in files if path.parent == home]
+    for path in plain or files:
         yield _run_of(path)
 
 
 def _run_of(path: Path) -> RawRun:
     points: dict[str, tuple[array[int], array[float], array[float]]] = {}
     bad: list[int] = []
-    zipped = path.suffix == ".zip"
+    with path.open("rb") as file:
+        zipped = file.read(len(_ZIP)) == _ZIP
     lines = decode((_packed(path) or b"") if zipped else read_bytes(path)).split("\n")
     for i, line in enumerate(lines, 1):
         if not line.strip():
@@ -74,15 +80,39 @@ def _run_of(path: Path) -> RawRun:
         )
     notes = [Note("corrupt", f"{path}: line {i} is cut or damaged; its whole events were used") for i in bad]
     return RawRun(
-        name=path.stem if zipped else path.parent.name,
+        name=path.stem if zipped or path.name != _MEMBER else path.parent.name,
         path=str(path),
         source=SOURCE,
+        params=_settings(_packed(path, _TASK) if zipped else _beside(path)),
         series=tuple(
             RawSeries(tag, np.array(v, np.float64), np.array(s, np.int64), wall_time=np.array(t, np.float64))
             for tag, (s, v, t) in points.items()
         ),
         notes=tuple(notes),
     )
+
+
+def _beside(path: Path) -> bytes | None:
+    task = path.with_name(_TASK)
+    try:
+        return task.read_bytes() if task.is_file() and task.stat().st_size <= _LARGEST else None
+    except OSError:
+        return None
+
+
+def _settings(text: bytes | None) -> dict[str, object]:
+    """The hyperparameters of a task: section, name, and the value as a word, under ``hyperparams``."""
+    try:
+        task = parse(text) if text else None
+    except ValueError:
+        return {}
+    sections = task.get("hyperparams") if isinstance(task, dict) else None
+    found: dict[str, object] = {}
+    for section, items in sections.items() if isinstance(sections, dict) else ():
+        for name, item in items.items() if isinstance(items, dict) else ():
+            if isinstance(item, dict) and "value" in item:
+                found[name if section in ("General", "Args") else f"{section}/{name}"] = item["value"]
+    return found
 
 
 def _take(event: Any, points: dict[str, tuple[array[int], array[float], array[float]]]) -> None:

@@ -56,14 +56,14 @@ _RUN_WORDS = (
 )
 _RUN_NAMES = frozenset(word + suffix for word in _RUN_WORDS for suffix in ("", "_id", "_name", "_uuid"))
 _SPLIT_NAMES = frozenset({"mode", "split", "phase", "stage", "set", "subset", "partition", "dataset"})
-_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "eval", "evaluation", "test", "dev"})
+SPLITS = frozenset({"train", "training", "val", "valid", "validation", "eval", "evaluation", "test", "dev"})
 _WANTED = _RUN_NAMES | _SPLIT_NAMES | KEY_NAMES
 _WANDB = re.compile(r"(?P<run>.+) - (?P<tag>.+?)(?P<bound>__MIN|__MAX)?")
 
 
 def recognise(path: Path, head: bytes) -> bool:
     """Whether the file begins like a table of training metrics."""
-    if path.suffix.lower() in _NEVER or is_dvclive(path) or head[:1] in (b"{", b"["):
+    if path.suffix.lower() in _NEVER or is_dvclive(path, head) or head[:1] in (b"{", b"["):
         return False
     if b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return False
@@ -76,9 +76,13 @@ def recognise(path: Path, head: bytes) -> bool:
     return sniff(decode(head), complete=len(head) < 4096) is not None
 
 
-def is_dvclive(path: Path) -> bool:
+def is_dvclive(path: Path, head: bytes) -> bool:
     """Whether the file is one metric of a DVCLive folder, which has its own reader."""
-    return path.suffix == ".tsv" and ("plots", "metrics") in zip(path.parts, path.parts[1:], strict=False)
+    if path.suffix != ".tsv":
+        return False
+    first = head.partition(b"\n")[0].decode("utf-8", errors="replace").rstrip("\r").split("\t")
+    clocks = [name for name in first[:-1] if is_step(name) or is_wall_time(name)]
+    return len(clocks) == len(first) - 1 > 0 and any(map(is_step, clocks)) and first[-1].endswith(path.stem)
 
 
 def home(path: Path) -> Path:
@@ -139,7 +143,7 @@ def _source(path: Path, dialect: Dialect) -> str:
         and any(n.startswith("train/") for n in names)
     ):
         return "ultralytics"
-    if names[0] == "epoch" and "train_loss" in names and "eval_loss" in names and path.stem == "summary":
+    if names[:2] == ["epoch", "train_loss"] and any(n.startswith("eval_") for n in names) and "step" not in names:
         return "timm"
     if path.name == "metrics.csv" and {"epoch", "step"} <= set(names):
         return "lightning-csv"
@@ -264,7 +268,7 @@ def _by_key(
 def _by_split(columns: Sequence[Column], words: Mapping[str, Mapping[int, str]]) -> Sequence[Column]:
     """One column per split, where each row says of which split it is."""
     splits = next(
-        (w for tag, w in words.items() if tag.lower() in _SPLIT_NAMES and {x.lower() for x in w.values()} <= _SPLITS),
+        (w for tag, w in words.items() if tag.lower() in _SPLIT_NAMES and {x.lower() for x in w.values()} <= SPLITS),
         None,
     )
     if not splits:

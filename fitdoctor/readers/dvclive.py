@@ -1,4 +1,8 @@
-"""DVCLive folders: ``plots/metrics/<split>/<name>.tsv``, one file per metric."""
+"""DVCLive folders: ``plots/metrics/<split>/<name>.tsv``, one file per metric.
+
+Known by what is in the file, a clock and one column that is named as the file is; so the tables are found in the
+layouts of older versions (``scalars/``, or the folder itself) and where somebody moved them to.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from fitdoctor.errors import ReadError
-from fitdoctor.readers.columns import is_step, series_of
+from fitdoctor.readers.columns import series_of
 from fitdoctor.readers.csv_cells import read_table
 from fitdoctor.readers.csv_dialect import Dialect, split
-from fitdoctor.readers.csv_table import is_dvclive
+from fitdoctor.readers.csv_table import SPLITS, is_dvclive
 from fitdoctor.readers.decoding import decode, read_bytes
 from fitdoctor.readers.raw import RawRun, RawSeries
 from fitdoctor.readers.settings import read_settings
@@ -20,15 +24,18 @@ SOURCE = "dvclive"
 
 
 def recognise(path: Path, head: bytes) -> bool:
-    """Whether the file is a table of one metric below ``plots/metrics``."""
-    return is_dvclive(path) and is_step(head.partition(b"\t")[0].decode("utf-8", errors="replace"))
+    """Whether the file is a table of one metric: a step, maybe a time, and a column that is named as the file is."""
+    return is_dvclive(path, head)
 
 
 def home(path: Path) -> Path:
-    """The folder of the run, which holds ``plots``."""
+    """The folder of the run, which holds ``plots``; of moved tables the folder above those of the splits."""
     parts = path.parts
-    at = max(i for i in range(len(parts) - 1) if parts[i : i + 2] == ("plots", "metrics"))
-    return Path(*parts[:at]) if at else Path(".")
+    inside = [i for i in range(len(parts) - 1) if parts[i : i + 2] == ("plots", "metrics")]
+    if inside:
+        return Path(*parts[: inside[-1]]) if inside[-1] else Path(".")
+    folder = path.parent.parent if path.parent.name.lower() in SPLITS else path.parent
+    return folder.parent if folder.name == "scalars" else folder
 
 
 def read(home: Path, files: Sequence[Path]) -> Iterator[RawRun]:
@@ -56,7 +63,8 @@ def _series_of(path: Path, home: Path) -> tuple[list[RawSeries], list[Note]]:
     text = decode(data)
     names = tuple(split(text.partition("\n")[0].strip("\r"), "\t"))
     table = read_table(data, text, Dialect("\t", ".", 0, names), path, frozenset())
-    tag = path.relative_to(home / "plots" / "metrics").with_suffix("").as_posix()
+    below = next((f for f in (home / "plots" / "metrics", home / "scalars", home) if path.is_relative_to(f)), home)
+    tag = path.relative_to(below).with_suffix("").as_posix()
     found, notes = series_of(table.columns, table.height, str(path))
     named = [replace(s, tag=tag) for s in found if s.tag == path.stem or len(found) == 1]
     return named, [*table.notes, *notes]

@@ -35,7 +35,7 @@ _OBJECT = re.compile(r"\{[^{}]*\}")
 
 def recognise(path: Path, head: bytes) -> bool:
     """Whether the file is a trainer_state.json, by its keys."""
-    if path.suffix != ".json" or head.lstrip()[:1] != b"{":
+    if head.lstrip()[:1] != b"{" or path.suffix in (".jsonl", ".ndjson"):
         return False
     if b'"log_history"' in head:
         return True

@@ -182,8 +182,14 @@ def _run_of(path: Path) -> RawRun:
         series=series,
         facts=style.facts,
         params={**settings_beside(path.parent), **params} if path.stem in _PLAIN_STEMS else params,
-        notes=(*_damage(path, lines.count, bad), *notes),
+        notes=(*_damage(path, lines.count, bad), *notes, *_smoothed(path, style.source)),
     )
+
+
+def _smoothed(path: Path, source: str) -> list[Note]:
+    if source != "detectron2":
+        return []
+    return [Note("other", f"{path}: detectron2 writes medians of 20 iterations: shorter spikes do not show in them")]
 
 
 def _add(cells: Cells, style: _Style, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -221,7 +227,7 @@ class _Style:
             self.last = "val"
         elif {"iter", "epoch"} <= numbers.keys() and self.last and not self.last.startswith("train"):
             del numbers["iter"]  # mmcv counts the batches of the validation set here
-        elif "iteration" in numbers and "total_loss" in numbers:
+        elif "iteration" in numbers and ("total_loss" in numbers or {"data_time", "time"} <= numbers.keys()):
             self.source, self.facts = "detectron2", {"framework": "detectron2"}
         if "value" in numbers:
             named = next((row[key] for key in _KEY_NAMES if isinstance(row.get(key), str)), None)

@@ -28,7 +28,7 @@ _PLAIN_STEMS = frozenset({"history", "metrics", "log", "results", "training", "t
 
 def recognise(path: Path, head: bytes) -> bool:
     """Whether the file is one object of lists of numbers, some of them named like metrics."""
-    if path.suffix.lower() not in (".json", "") or head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"{":
+    if path.suffix.lower() not in (".json", ".txt", ".log", "") or head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"{":
         return False
     if b'"log_history"' in head or b"[" not in head:
         return False

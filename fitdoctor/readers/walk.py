@@ -64,15 +64,18 @@ class Kind:
     magic: bytes = b""
 
 
+_JSON_OR_TEXT = frozenset({".json", ".jsonl", ".log", ".txt", ""})
+"""What a file of JSON may be called by whoever saved it."""
+
 KINDS = (
     Kind("wandb_offline", word_set(".wandb"), closed=True, magic=b":W&B"),
     Kind("swanlab_offline", word_set(".swanlab"), closed=True, magic=b":SWL"),
     Kind("mlflow_store", word_set(".yaml .db .sqlite .sqlite3"), closed=True, magic=b"SQLite format 3\0"),
     Kind("trackio_store", word_set(".db .sqlite .sqlite3"), magic=b"SQLite format 3\0"),
     Kind("dvclive", word_set(".tsv .json"), closed=True),
-    Kind("clearml_offline", word_set(".jsonl .zip"), closed=True),
-    Kind("hf_trainer", word_set(".json")),
-    Kind("keras_history", word_set(".json .npy .pkl")),
+    Kind("clearml_offline", _JSON_OR_TEXT | {".zip"}, closed=True),
+    Kind("hf_trainer", _JSON_OR_TEXT),
+    Kind("keras_history", _JSON_OR_TEXT | {".npy", ".pkl"}),
     Kind("csv_table"),
     Kind("jsonl"),
     Kind("text_log"),

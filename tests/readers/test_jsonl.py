@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fitdoctor
 import pytest
 from fitdoctor.errors import ReadError
 from fitdoctor.readers import jsonl
 from fitdoctor.readers.raw import RawRun
+from fitdoctor.signals import LOSS, LOSS_PART, SCORE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +74,21 @@ def test_detectron2(reading: Reading, write: Write) -> None:
     assert run.source == "detectron2"
     assert table(run)["total_loss"] == ([19, 39, 59], [0.05, 0.025, 1 / 60])
     assert table(run)["bbox/AP"][0] == [39]
+
+
+def test_detectron2_with_its_configuration(fixtures: Path) -> None:
+    """The keys and the layout are those of detectron2's JSONWriter: sorted keys, evaluations in rows of their own."""
+    (run,) = fitdoctor.open_runs(fixtures / "detectron2")
+    assert (run.name, run.source, run.facts["framework"]) == ("detectron2", "detectron2", "detectron2")
+    assert run.facts["learning_rate"] == 0.00025
+    assert (run.facts["batch_size"], run.facts["planned_steps"], run.facts["warmup_steps"]) == (2, 600, 200)
+    loss = run.get(LOSS)
+    assert loss is not None
+    assert loss.steps.tolist() == list(range(19, 600, 20))
+    assert {"box_reg", "cls", "rpn_cls", "rpn_loc"} == set(run.layers(LOSS_PART))
+    ap = run.layers(SCORE, "val")["bbox_ap"]
+    assert ap.steps.tolist() == [199, 399, 599]
+    assert any("medians of 20 iterations" in note.text for note in run.notes)
 
 
 def test_fairseq_writes_numbers_as_strings(reading: Reading, write: Write) -> None:

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from types import ModuleType
 
+import fitdoctor
 import numpy as np
 import pytest
 from fitdoctor.errors import ReadError
@@ -239,6 +240,38 @@ def test_clearml_session_packed(tmp_path: Path, reading: Reading) -> None:
     assert [(s.tag, s.values.tolist()) for s in packed.series] == [(s.tag, s.values.tolist()) for s in plain.series]
 
 
+TASK = (
+    '{"name": "r1", "type": "training", "hyperparams": {"General": {"lr": {"section": "General", "name": "lr",'
+    ' "value": "0.01", "type": "float", "description": ""}}, "Optim": {"name": {"value": "adam"}, "odd": 3}}}'
+)
+
+
+def test_a_clearml_folder_and_its_archive_are_one_session_with_settings(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "offline-1"
+    folder.mkdir(parents=True)
+    shutil.copyfile(clearml_file(), folder / "metrics.jsonl")
+    (folder / "task.json").write_text(TASK)
+    with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+        archive.write(folder / "metrics.jsonl", "metrics.jsonl")
+        archive.write(folder / "task.json", "task.json")
+    (run,) = fitdoctor.open_runs(tmp_path)
+    assert run.params == {"lr": "0.01", "Optim/name": "adam"}
+    assert (run.facts["learning_rate"], run.facts["optimizer"]) == (0.01, "adam")
+    shutil.rmtree(folder)
+    (packed,) = fitdoctor.open_runs(tmp_path)
+    assert packed.params == run.params
+    assert len(packed.series) == len(run.series)
+
+
+@pytest.mark.parametrize("task", ["", "{", "[]", '{"hyperparams": 3}', '{"hyperparams": {"a": [1]}}'])
+def test_a_broken_clearml_task_costs_no_curves(tmp_path: Path, task: str) -> None:
+    shutil.copyfile(clearml_file(), tmp_path / "metrics.jsonl")
+    (tmp_path / "task.json").write_text(task)
+    (run,) = fitdoctor.open_runs(tmp_path)
+    assert len(run.series) >= 4
+    assert not run.params
+
+
 def test_other_archives_are_not_claimed(tmp_path: Path, reading: Reading) -> None:
     path = tmp_path / "data.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -282,3 +315,50 @@ def test_dvclive_damaged(tmp_path: Path) -> None:
     (run,) = dvclive.read(dvclive.home(folder / "a.tsv"), sorted(folder.iterdir()))
     assert math.isnan(series(run, "a").values[0])
     assert "truncated" in {n.kind for n in run.notes}
+
+
+def test_dvclive_tables_are_known_wherever_they_lie(tmp_path: Path) -> None:
+    """Without ``plots/metrics``, and as old versions wrote them: a time in front, below ``scalars``."""
+    for source, below in ((FIXTURES / "dvclive/dvclive/plots/metrics", "moved"), (None, "old/scalars")):
+        folder = tmp_path / below
+        if source is not None:
+            shutil.copytree(source, folder)
+        else:
+            (folder / "train").mkdir(parents=True)
+            rows = "".join(f"{1_600_000_000_000 + i}\t{i}\t{1 / (i + 1)}\n" for i in range(9))
+            (folder / "train/loss.tsv").write_text("timestamp\tstep\tloss\n" + rows)
+            (folder / "lr.tsv").write_text("timestamp\tstep\tlr\n" + rows)
+    runs = {run.name: run for run in fitdoctor.open_runs(tmp_path)}
+    assert {name: run.source for name, run in runs.items()} == {"moved": "dvclive", "old": "dvclive"}
+    assert {s.tag for s in runs["moved"].series} >= {"lr", "train/acc", "train/loss", "val/acc", "val/loss"}
+    assert {s.tag for s in runs["old"].series} == {"lr", "train/loss"}
+
+
+def test_another_table_of_tabs_is_no_dvclive(tmp_path: Path) -> None:
+    rows = "".join(f"{i}\t{1 / (i + 1)}\t{2 / (i + 1)}\n" for i in range(9))
+    (tmp_path / "metrics.tsv").write_text("step\ttrain_loss\tval_loss\n" + rows)
+    (run,) = fitdoctor.open_runs(tmp_path)
+    assert run.source == "csv"
+
+
+MISPLACED = {
+    "wandb/0.31.0/offline-run-20261123_021937-i3aqu7eu/run-i3aqu7eu.wandb": ("saved.data", "wandb"),
+    "mlflow_sqlite/mlflow.db": ("backup", "mlflow"),
+    "trackio/demo.db": ("store.bak", "trackio"),
+    "hf_trainer/trainer_state.json": ("state.txt", "hf-trainer"),
+    "timm/summary.csv": ("results.txt", "timm"),
+    "mmengine/20261122_223946/vis_data/scalars.json": ("run.log", "mmengine"),
+    "keras/history.json": ("h.txt", "keras-history"),
+    "detectron2/metrics.json": ("d2.txt", "detectron2"),
+    "clearml/offline-1a2ff23fe3674f6a98fa9864d3eadf3f/metrics.jsonl": ("events.log", "clearml"),
+    "tensorboard/run1/events.out.tfevents.1795386169.vm.25522.0": ("x.tfevents", "tensorboard"),
+}
+
+
+@pytest.mark.parametrize("original", MISPLACED)
+def test_formats_are_known_by_content(tmp_path: Path, original: str) -> None:
+    name, source = MISPLACED[original]
+    shutil.copyfile(FIXTURES / original, tmp_path / name)
+    (run,) = fitdoctor.open_runs(tmp_path)
+    assert run.source == source
+    assert any(len(s) for s in run.series)

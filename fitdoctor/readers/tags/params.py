@@ -70,7 +70,7 @@ _EVALUATION = word_set("eval evaluation val valid validation test testing predic
 _PATTERNS = (
     _Pattern(
         "batch_size",
-        _words("batch size", "bs", "batchsize", "bsz", "batch", "bsize"),
+        _words("batch size", "bs", "batchsize", "bsz", "batch", "bsize", "ims per batch"),
         _count,
         _EVALUATION | {"micro", "prefetch", "buffer", "sampler"},
     ),
