@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-FRAMEWORKS = ("torch", "tensorboard", "tensorflow", "lightning", "transformers", "matplotlib")
+FRAMEWORKS = (
+    "torch",
+    "tensorboard",
+    "tensorflow",
+    "lightning",
+    "transformers",
+    "matplotlib",
+    "wandb",
+    "mlflow",
+    "trackio",
+    "mcp",
+)
 NUMBERS = ("numpy", "scipy", "pandas")
 
 RUN = """
@@ -48,6 +59,7 @@ def log(tmp_path: Path) -> str:
         ["signals", "--help"],
         ["watch", "--help"],
         ["preflight", "--help"],
+        ["mcp", "--help"],
     ],
     ids=" ".join,
 )
