@@ -55,10 +55,16 @@ class Judge:
                 raise TrainingSick(f"{finding.rule}: {finding.message} (step {finding.onset})", report)
         return report
 
-    def conclude(self, run: Run) -> Report:
-        """Judge the whole run with all rules; never stops anything."""
+    def conclude(self, run: Run, *, tell: bool = True) -> Report:
+        """Judge the whole run with all rules; never stops anything.
+
+        Args:
+            run: all of it.
+            tell: log and call back what is new; of several processes, one does.
+        """
         report = diagnose(run, rules=self._rules, config=self.config)
-        self._tell(report)
+        if tell:
+            self._tell(report)
         return report
 
     def _tell(self, report: Report) -> None:

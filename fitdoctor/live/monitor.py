@@ -188,7 +188,7 @@ class Monitor:
         self._receive(wait=True)
         self._intake.tell(self.step, self._all_facts())
         self._finished = True
-        self._report = self._judge.conclude(self.run)
+        self._report = self._judge.conclude(self.run, tell=self.leads)
         failure = self._intake.close()
         if failure is not None:
             log.warning("fitdoctor: the log could not be written in full: %s", failure)
