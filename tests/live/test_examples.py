@@ -19,6 +19,7 @@ SAYS = {
     "fused_and_foreach": "('fused', True) {'loss'",
     "ignite_engine": "steps: 300 | iterations: 600",
     "lbfgs_closure": "steps: 20 |",
+    "lightning_callback": "lightning_logs/version_1 | sick",
     "mixed_precision": "first non-finite value: None",
     "preflight_broken_program": "with shuffled batches: healthy",
     "preflight_find_lr": "steps of warm-up to",
@@ -26,6 +27,7 @@ SAYS = {
     "resume": "one run of 300 steps",
     "sparse_embedding": "gradient norm of the embedding: 0.0",
     "stop_when_sick": "stopped: nonfinite-loss",
+    "transformers_callback": "fitdoctor: step 41: ",
     "tied_and_frozen": "measured: ['embed.weight', 'mix.bias', 'mix.weight']",
     "two_optimizers": "update_ratio  critic",
     "validation_and_probes": "steps: 300 | in train mode: 1.0",
@@ -35,6 +37,9 @@ ARGUMENTS = {"distributed": ["ddp"]}  # test_ranks.py trains with FSDP2
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # importing Ignite
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")  # Lightning
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated")
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found")  # Transformers
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
