@@ -21,6 +21,13 @@ _PLAIN_STEMS = re.compile(
     re.IGNORECASE,
 )
 """File names that say nothing: the run is named after the folder."""
+_NO_CURVES = {
+    "wandb-summary.json": "the last values of a Weights & Biases run: its curves are in run-ID.wandb, one folder up",
+    "dvc.yaml": "DVC's pipeline: the curves of DVCLive are tables below plots/metrics",
+    "task.json": "the settings of a ClearML session: its curves are in metrics.jsonl beside it",
+    "swanlab-metadata.json": "what SwanLab says of the machine: the curves are in the .swanlab file, one folder up",
+}
+"""Files that belong to a logger and hold no curve."""
 
 
 def name_of(root: Path, home: Path, place: Path, alone: bool) -> str:
@@ -96,6 +103,8 @@ def nothing_found(root: Path, seen: Survey) -> str:
     if seen.refused:
         nearest = ", ".join(str(path.relative_to(root)) for path in seen.refused)
         text += f"; nearest are {nearest}, which hold no table of a loss or metric over steps or epochs"
+        known = {path.name: _NO_CURVES[path.name] for path in seen.refused if path.name in _NO_CURVES}
+        text += "".join(f"; {name} is {what}" for name, what in known.items())
     if seen.unreadable:
         path, why = seen.unreadable[0]
         text += f"; {len(seen.unreadable)} could not be opened, first {path}: {why}"

@@ -45,33 +45,58 @@ class Tested:
     higher: bool
 
 
-def compare_levels(
-    level: Sequence[int], outcome: Sequence[float], *, ordered: bool, strata: Sequence[int] | None = None
-) -> Tested:
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrangements:
+    """Outcomes as they could have fallen on the configurations, had chance alone dealt them out.
+
+    Attributes:
+        outcome: float64[n], as observed, minus the mean of the stratum.
+        columns: float64[n, many], likewise.
+        exact: whether these are all there are.
+        strata: int64[n] within which outcomes were exchanged; None for all with all.
+    """
+
+    outcome: FloatArray
+    columns: FloatArray
+    exact: bool
+    strata: IntArray | None = None
+
+
+def arrange(outcome: Sequence[float], strata: Sequence[int] | None = None) -> Arrangements:
+    """All arrangements of the outcomes, or a sample of them.
+
+    Args:
+        outcome: float[n], such as 1 for sick and 0 for healthy.
+        strata: int[n]; outcomes are exchanged within a stratum only, and compared with its mean.
+    """
+    y = np.asarray(outcome, np.float64)
+    within = None if strata is None else np.asarray(strata, np.int64)
+    columns, exact = _arrangements(y, within)
+    return Arrangements(_centred(y, within), _centred(columns, within), exact, within)
+
+
+def compare_levels(level: Sequence[int], arranged: Arrangements, *, ordered: bool) -> Tested:
     """Test whether outcomes differ between levels.
 
     Args:
         level: int[n], level of each configuration, 0 to m-1, in order where that means something.
-        outcome: float[n], such as 1 for sick and 0 for healthy.
+        arranged: the outcomes of the configurations, and how they could have fallen.
         ordered: look for a stretch of levels; otherwise for any differences.
-        strata: int[n]; outcomes are exchanged within a stratum only, and compared with its mean.
     """
-    y = np.asarray(outcome, np.float64)
+    y, exact = arranged.outcome, arranged.exact
     levels = np.asarray(level, np.int64)
-    within = None if strata is None else np.asarray(strata, np.int64)
     members = np.zeros((int(levels.max(initial=0)) + 1, len(y)))
     members[levels, np.arange(len(y))] = 1.0
-    observed, first, last, higher = _statistic(members, _centred(y, within)[:, None], ordered=ordered)
-    arranged, exact = _arrangements(y, within)
+    observed, first, last, higher = _statistic(members, y[:, None], ordered=ordered)
     found = np.concatenate(
         [
-            _statistic(members, _centred(block, within), ordered=ordered)[0]
-            for block in np.array_split(arranged, max(1, arranged.size // _MOST_CELLS + 1), axis=1)
+            _statistic(members, block, ordered=ordered)[0]
+            for block in np.array_split(arranged.columns, arranged.columns.size // _MOST_CELLS + 1, axis=1)
         ]
     )
     edge = 1e-9 * max(float(found.max(initial=0.0)), 1e-300)
     hits = int(np.sum(found >= observed[0] - edge))
-    total = float(np.sum(_centred(y, within) ** 2))
+    total = float(np.sum(y**2))
     return Tested(
         # The observed arrangement is counted in (Davison & Hinkley 1997, section 4.3).
         p=hits / len(found) if exact else (hits + 1) / (len(found) + 1),

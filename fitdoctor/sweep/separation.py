@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fitdoctor.compare.significance import LEVEL
-from fitdoctor.sweep.permutations import Tested, compare_levels
+from fitdoctor.sweep.permutations import Tested, arrange, compare_levels
 from fitdoctor.sweep.result import Axis, Finding, Level, Separation, Trial
 from fitdoctor.sweep.settings import Value
 
@@ -57,11 +57,11 @@ def separations(trials: Sequence[Trial], axes: Sequence[Axis]) -> tuple[Separati
     cells = _cells(trials, axes)
     graded = [_grade(axis, trials) for axis in axes]
     mixed = len({cell.sick for cell in cells}) > 1
-    outcomes = [cell.sick for cell in cells]
+    arranged = arrange([cell.sick for cell in cells]) if mixed else None
     tested = {
-        g.axis.name: compare_levels([g.of(c.trial) for c in cells], outcomes, ordered=g.axis.kind == "number")
+        g.axis.name: compare_levels([g.of(c.trial) for c in cells], arranged, ordered=g.axis.kind == "number")
         for g in graded
-        if mixed
+        if arranged is not None
     }
     corrected = holm({name: t.p for name, t in tested.items()})
     found = [_separation(g, trials, cells, tested.get(g.axis.name), corrected, len(graded)) for g in graded]
@@ -197,9 +197,8 @@ def _given(found: Separation, graded: _Graded, lead: _Graded, cells: Sequence[_C
     """Whether a setting says anything where the leading one is held fixed."""
     tested = compare_levels(
         [graded.of(c.trial) for c in cells],
-        [c.sick for c in cells],
+        arrange([c.sick for c in cells], [lead.of(c.trial) for c in cells]),
         ordered=graded.axis.kind == "number",
-        strata=[lead.of(c.trial) for c in cells],
     )
     finding: Finding = "separates" if tested.p < LEVEL else "explained by another"
     return replace(found, given=lead.axis.name, p_given=tested.p, finding=finding)

@@ -74,7 +74,8 @@ def test_every_sample_is_found_and_understood() -> None:
     runs = {run.name: run for run in open_runs(FIXTURES) if not run.name.startswith("text_logs")}
     assert {name.split("/")[0] for name in runs} == {
         "clearml", "detectron2", "dvclive", "hf_trainer", "hf_trainer_nan", "hf_trainer_nan_nofilter", "keras",
-        "lightning_csv", "mlflow_file", "mlflow_sqlite", "mmengine", "swanlab", "tensorboard", "timm", "trackio", "ultralytics", "wandb",
+        "lightning_csv", "mlflow_file", "mlflow_sqlite", "mmengine", "swanlab", "tensorboard", "timm", "trackio",
+        "ultralytics", "wandb",
     }  # fmt: skip
     for name, run in runs.items():
         assert run.get(LOSS) is not None, name

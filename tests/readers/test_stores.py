@@ -14,7 +14,7 @@ from types import ModuleType
 import fitdoctor
 import numpy as np
 import pytest
-from fitdoctor.errors import ReadError
+from fitdoctor.errors import NoLogsFound, ReadError
 from fitdoctor.readers import clearml_offline, dvclive, mlflow_store, trackio_store
 from hypothesis import given
 from hypothesis import strategies as st
@@ -332,6 +332,13 @@ def test_dvclive_tables_are_known_wherever_they_lie(tmp_path: Path) -> None:
     assert {name: run.source for name, run in runs.items()} == {"moved": "dvclive", "old": "dvclive"}
     assert {s.tag for s in runs["moved"].series} >= {"lr", "train/acc", "train/loss", "val/acc", "val/loss"}
     assert {s.tag for s in runs["old"].series} == {"lr", "train/loss"}
+
+
+def test_what_has_no_curves_is_named(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/wandb-summary.json").write_text('{"_step": 99, "train/loss": 0.3}')
+    with pytest.raises(NoLogsFound, match=r"wandb-summary.json is the last values .* curves are in run-ID.wandb"):
+        list(fitdoctor.open_runs(tmp_path))
 
 
 def test_another_table_of_tabs_is_no_dvclive(tmp_path: Path) -> None:
