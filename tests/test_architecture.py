@@ -58,10 +58,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "views",
         *JUDGED,
     },
-    "export": {"catalogue", "errors", "finding", "report", "reporters"},
+    "export": {"catalogue", "errors", "finding", "report", "reporters", "run", "triage"},
     "sweep": {"compare", "errors", "finding", "readers", "report", "reporters", "run", "signals", "stats"},
     "many": {"catalogue", "config", "diagnose", "errors", "readers", "report", "run"},
-    "live": {"catalogue", "config", "diagnose", "export", "finding", "readers", "report", "errors", "run", "signals"},
+    "live": {"catalogue", "config", "diagnose", "finding", "readers", "report", "errors", "run", "signals"},
     "preflight": {"catalogue", "prescribe", "report", "remedies", "rule", "stats", "triage", "errors", *JUDGED},
     "mcp_server": {
         "catalogue",

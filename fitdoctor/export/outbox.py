@@ -10,14 +10,18 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from fitdoctor.finding import Finding, Severity
 from fitdoctor.report import Diagnosis, Report
 from fitdoctor.reporters.harmless import one_line
+from fitdoctor.run import Span
 
 log = logging.getLogger("fitdoctor")
 
+GATHER = 0.5
+"""Seconds for which findings are gathered, so that those of one fault are told together."""
 MOST_WAITING = 1000
 """Messages that wait to be sent; what comes when so many wait is dropped, and told."""
 AT_EXIT = 10.0
@@ -44,7 +48,8 @@ class Destination(Protocol):
 class Outbox:
     """Takes findings at once and sends them later, each once; to be given to `fitdoctor.attach` as ``on_finding``.
 
-    The monitor hands it whole reports, of which it sends the root causes.
+    Of findings that come one by one the root causes are sent, with what they explain, as `fitdoctor.triage` finds them
+    among all that have come: a cause that is found later than its effect is sent then.
 
     Args:
         destination: where to.
@@ -61,28 +66,41 @@ class Outbox:
         self._run = run
         self._least = least
         self._told: dict[tuple[str, str], int] = {}
+        self._found: dict[str, Finding] = {}  # by rule
+        self._gathering = False
+        self._lock = threading.Lock()  # held for moments only
         self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
-        self._closed = False
+        self._closing = threading.Event()
 
     def __repr__(self) -> str:
         return f"Outbox({self._destination.name})"
 
     def __call__(self, finding: Finding) -> None:
-        """Send a finding, unless it was sent before at this severity or a higher one."""
-        self._tell(self._run, Diagnosis(finding))
+        """Send a finding, unless it or what explains it was sent before, at this severity or a higher one."""
+        if finding.severity.rank < min(self._least.rank, Severity.WARNING.rank):
+            return  # a note explains nothing that is worse
+        with self._lock:
+            self._found[finding.rule] = finding
+            begins, self._gathering = not self._gathering, True
+        if begins and not self._put(self._tell_found):
+            self._gathering = False
 
     def look(self, report: Report) -> None:
-        """Send the root causes of a report that are new: one message for one fault, however many findings it makes."""
+        """Send the root causes of a report that are new."""
         for diagnosis in report.diagnoses:
-            self._tell(self._run or report.run, diagnosis)
+            self._put_new(self._run or report.run, diagnosis)
 
     def report(self, *reports: Report) -> None:
         """Send whole reports."""
-        # The report of a monitor may call the run otherwise than whoever made this outbox for it.
-        new = [d for r in reports for d in r.diagnoses if self._is_new(d.root, r.run, self._run)]
-        self._put(lambda: self._destination.report(reports, new))
+
+        def send() -> None:
+            # The report of a monitor may call the run otherwise than whoever made this outbox for it.
+            new = [d for r in reports for d in r.diagnoses if self._is_new(d.root, r.run, self._run)]
+            self._destination.report(reports, new)
+
+        self._put(send)
 
     def close(self, report: Report | None = None, *, timeout: float = 10.0) -> bool:
         """Wait until everything is sent.
@@ -94,9 +112,9 @@ class Outbox:
         Returns:
             Whether everything arrived.
         """
-        if report is not None and not self._closed:
+        if report is not None:
             self.report(report)
-        self._closed = True
+        self._closing.set()
         if self._thread is not None and self._pid == os.getpid():
             until = time.monotonic() + timeout
             if self._thread.is_alive():
@@ -108,21 +126,41 @@ class Outbox:
             atexit.unregister(self._at_exit)
         return not self.failures
 
-    def _tell(self, run: str, diagnosis: Diagnosis) -> None:
+    def _tell_found(self) -> None:
+        """Send the root causes among the findings that have come one by one."""
+        from fitdoctor import catalogue
+        from fitdoctor.triage import triage
+
+        self._closing.wait(GATHER)
+        with self._lock:
+            self._gathering = False
+            found = list(self._found.values())
+        if all(f.severity.rank < self._least.rank for f in found):
+            return
+        rules = catalogue.rules()
+        explains: dict[str, tuple[str, ...]] = {f.rule: () for f in found} | {r.name: tuple(r.explains) for r in rules}
+        steps = Span(0, max(f.span.last for f in found))
+        for diagnosis in triage(found, explains, steps, {r.name for r in rules if r.state}):
+            if self._is_new(diagnosis.root, self._run):
+                self._attempt(partial(self._destination.tell, self._run, diagnosis))
+
+    def _put_new(self, run: str, diagnosis: Diagnosis) -> None:
         if self._is_new(diagnosis.root, run):
-            self._put(lambda: self._destination.tell(run, diagnosis))
+            self._put(partial(self._destination.tell, run, diagnosis))
 
     def _is_new(self, finding: Finding, *names: str) -> bool:
         """Whether it was told under none of these names of its run; from now on it counts as told under the first."""
-        known = max(self._told.get((name, finding.rule), -1) for name in names)
-        if finding.severity.rank <= max(known, self._least.rank - 1):
-            return False
-        self._told[names[0], finding.rule] = finding.severity.rank
-        return True
+        with self._lock:
+            known = max(self._told.get((name, finding.rule), -1) for name in names)
+            if finding.severity.rank <= max(known, self._least.rank - 1):
+                return False
+            self._told[names[0], finding.rule] = finding.severity.rank
+            return True
 
-    def _put(self, job: Callable[[], None]) -> None:
-        if self._closed or self._pid != os.getpid():  # a process that was forked sends nothing twice
-            return
+    def _put(self, job: Callable[[], None]) -> bool:
+        """Hand a job to the thread; whether that was possible."""
+        if self._closing.is_set() or self._pid != os.getpid():  # a process that was forked sends nothing twice
+            return False
         try:
             self._waiting.put_nowait(job)
             if self._thread is None:
@@ -131,16 +169,22 @@ class Outbox:
                 atexit.register(self._at_exit)
         except queue.Full:
             self._fail(f"{MOST_WAITING} messages wait already; this one was dropped")
+            return False
         except RuntimeError as error:  # no thread can be started while the interpreter ends
             self._thread = None
             self._fail(str(error))
+            return False
+        return True
 
     def _send(self) -> None:
         while (job := self._waiting.get()) is not None:
-            try:
-                job()
-            except Exception as error:
-                self._fail(str(error) or type(error).__name__)
+            self._attempt(job)
+
+    def _attempt(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except Exception as error:
+            self._fail(str(error) or type(error).__name__)
 
     def _fail(self, why: str) -> None:
         why = one_line(why, 500)

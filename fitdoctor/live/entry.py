@@ -64,8 +64,8 @@ def attach(
         probe_train: a fixed batch of training data, ``(inputs, target)``, or a function that takes the model
             and returns its loss; evaluated in eval mode now and then.
         probe_val: the same of validation data.
-        on_finding: called with each finding when it is first seen; or what `fitdoctor.export` offers, which sends
-            root causes elsewhere.
+        on_finding: called with each finding when it is first seen; `fitdoctor.export` offers some
+            that send root causes elsewhere.
         stop_on: rules whose finding raises `TrainingSick` in the loop.
         config: rules to select, ignore and override.
         record_every: measure every so many steps, whatever it costs; None keeps the budget.

@@ -9,7 +9,6 @@ from fitdoctor import catalogue
 from fitdoctor.config import Config
 from fitdoctor.diagnose import choose, diagnose
 from fitdoctor.errors import TrainingSick
-from fitdoctor.export.outbox import Outbox
 from fitdoctor.finding import Finding, Severity
 from fitdoctor.report import Report
 from fitdoctor.run import Run
@@ -24,7 +23,7 @@ class Judge:
 
     Args:
         config: what to select, ignore and override.
-        on_finding: called with each finding at its first sight; an `Outbox` is given the reports instead.
+        on_finding: called with each finding at its first sight.
         stop_on: rules (names or codes) whose finding stops the training.
 
     Raises:
@@ -68,8 +67,6 @@ class Judge:
         return report
 
     def _tell(self, report: Report) -> None:
-        if isinstance(self._on_finding, Outbox):
-            self._on_finding.look(report)
         for finding in report.findings:
             known = self.seen.get(finding.rule)
             if known is not None and known.severity.rank >= finding.severity.rank:
@@ -77,7 +74,7 @@ class Judge:
             self.seen[finding.rule] = finding
             level = _LEVELS[finding.severity]
             log.log(level, "fitdoctor: step %d: %s: %s", finding.onset, finding.rule, finding.message)
-            if self._on_finding is not None and not isinstance(self._on_finding, Outbox):
+            if self._on_finding is not None:
                 try:
                     self._on_finding(finding)
                 except TrainingSick:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -95,3 +97,11 @@ def report(name: str = "run-a", *found: Finding) -> Report:
         params={"data": secret},
         fitdoctor="0.1.0",
     )
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for what another thread does; the end is far, for machines that are busy."""
+    end = time.monotonic() + 60
+    while not true() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert true()

@@ -6,8 +6,7 @@ import fitdoctor
 import pytest
 import torch
 from fitdoctor.report import Report
-from tests.export.receiver import Server
-from tests.export.test_targets import until
+from tests.export.receiver import Server, until
 from torch import nn
 
 

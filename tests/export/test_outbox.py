@@ -15,7 +15,7 @@ from fitdoctor.export import outbox as module
 from fitdoctor.export.outbox import Outbox
 from fitdoctor.finding import Severity
 from fitdoctor.report import Diagnosis, Report
-from tests.export.receiver import Server, finding, report
+from tests.export.receiver import Server, finding, report, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,6 +31,7 @@ class Place:
         self.open.set()
         self.fails = fails
         self.threads: set[int] = set()
+        self.explained: list[str] = []
 
     def tell(self, run: str, diagnosis: Diagnosis) -> None:
         finding = diagnosis.root
@@ -39,6 +40,7 @@ class Place:
         if self.fails:
             raise OSError(f"no way\n\x1b[31m to send {finding.rule}")
         self.got.append((run, finding.rule, str(finding.severity)))
+        self.explained += [f.rule for f in diagnosis.explains]
 
     def report(self, reports: Sequence[Report], new: Sequence[Diagnosis]) -> None:
         for one in new:
@@ -49,11 +51,37 @@ class Place:
 def test_each_finding_is_sent_once_and_again_when_it_gets_worse():
     place = Place()
     box = Outbox(place, run="a")
-    for severity in (Severity.NOTE, Severity.WARNING, Severity.WARNING, Severity.ERROR, Severity.WARNING):
+    for severity in (Severity.NOTE, Severity.WARNING, Severity.WARNING):
         box(finding("x", severity))
+    until(lambda: len(place.got) == 1)
+    box(finding("x", Severity.ERROR))
+    until(lambda: len(place.got) == 2)
+    box(finding("x", Severity.WARNING))
     box(finding("y", Severity.ERROR))
     assert box.close()
     assert place.got == [("a", "x", "warning"), ("a", "x", "error"), ("a", "y", "error")]
+
+
+def test_of_one_fault_the_cause_is_sent_whatever_came_first():
+    for order in (("lr-too-high", "nonfinite-loss"), ("nonfinite-loss", "lr-too-high")):
+        place = Place()
+        box = Outbox(place)
+        for rule in order:
+            box(finding(rule))
+        assert box.close()
+        assert place.got == [("", "lr-too-high", "error")]
+        assert place.explained == ["nonfinite-loss"]
+
+
+def test_a_cause_that_is_found_later_is_sent_then():
+    place = Place()
+    box = Outbox(place)
+    box(finding("nonfinite-loss"))
+    until(lambda: len(place.got) == 1)
+    box(finding("lr-too-high"))
+    box(finding("loss-divergence"))
+    assert box.close()
+    assert [rule for _, rule, _ in place.got] == ["nonfinite-loss", "lr-too-high"]
 
 
 def test_of_reports_the_new_root_causes_are_sent():
@@ -100,7 +128,7 @@ def test_handing_over_does_not_wait_for_the_destination():
     assert place.got == []
     place.open.set()
     assert box.close()
-    assert [rule for _, rule, _ in place.got] == [f"rule-{i}" for i in range(20)]
+    assert sorted(rule for _, rule, _ in place.got) == sorted(f"rule-{i}" for i in range(20))
     assert place.threads
     assert threading.get_ident() not in place.threads
 
@@ -133,7 +161,7 @@ def test_more_than_can_wait_is_dropped_and_told(monkeypatch: pytest.MonkeyPatch)
     place.open.clear()
     box = Outbox(place)
     for i in range(12):
-        box(finding(f"rule-{i}"))
+        box.look(report(f"run-{i}", finding()))
     place.open.set()
     assert not box.close()
     assert 5 <= len(place.got) <= 6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from fitdoctor.export.targets import Alerts, Target, opened
 from fitdoctor.reporters.page import Page
 from rich.console import Console
 from tests.cli.conftest import rows, write_log
-from tests.export.receiver import Server
+from tests.export.receiver import Server, until
 
 
 @pytest.fixture(autouse=True)
@@ -142,14 +141,6 @@ class TestWatch:
         (why,) = alerts.close([report("a"), report("b")])
         assert why.startswith("tracker: expected the findings of one run")
         assert tracker.got == ["a: x"]
-
-
-def until(true: Any) -> None:
-    """Wait for what another thread does; the end is far, for machines that are busy."""
-    end = time.monotonic() + 60
-    while not true() and time.monotonic() < end:
-        time.sleep(0.01)
-    assert true()
 
 
 @pytest.mark.parametrize(
