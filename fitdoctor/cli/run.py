@@ -110,6 +110,7 @@ class Watching:
     observer: Observer | None = None
     failed: bool = False
     _imports: list[Any] = field(default_factory=list)
+    _begun: bool = False
 
     def check(self) -> None:
         """Fail on wrong names before the program begins. Nothing heavy is loaded where no name was given."""
@@ -162,10 +163,9 @@ class Watching:
 
     def watch(self) -> None:
         """Torch is there, and the program does not just import us itself: watch what is made."""
-        if "torch" not in sys.modules or any(i.under_way for i in self._imports):
+        if self._begun or "torch" not in sys.modules or any(i.under_way for i in self._imports):
             return
-        for import_ in self._imports:
-            import_.remove()
+        self._begun = True
         try:
             from fitdoctor.live.program import Observer, Settings
 

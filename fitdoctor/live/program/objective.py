@@ -132,6 +132,11 @@ class Objective:
             return "not seen"
         return self.kind if isinstance(self.kind, str) else type(self.kind()).__name__
 
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that is the criterion, where one is."""
+        return self.kind() if isinstance(self.kind, weakref.ref) else None
+
     def go_to(self, monitor: Monitor) -> None:
         """From now on a monitor takes the losses."""
         self._monitor = monitor
@@ -180,7 +185,7 @@ class Objective:
                 self._monitor.criterion_called(calls[0].criterion, calls[0].args, None)
             return
         mine = [c for c in calls if c.kind == made_by]
-        if not isinstance(made_by, str) and (module := made_by()) is not None:
+        if (module := self.module) is not None:
             self._follow(module)
         for call in mine:
             self._take(call)

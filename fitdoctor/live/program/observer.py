@@ -312,9 +312,9 @@ class Observer:
             )  # fmt: skip
         finally:
             self._attaching = False
-            self._look()
         training = Training(models, named, objective, self._loaders, monitor)
         self._trainings.append(training)
+        self._look()
         self._untold.append(training)
         self._last_logdir = logdir
         training.take_turn()

@@ -52,6 +52,8 @@ class Training:
         self._criterion: ModuleTap | None = None
         self.turn = 0  # of the observer's count of turns; the training whose model was called last has the highest
         objective.go_to(monitor)
+        if (criterion := objective.module) is not None:
+            self.follow(criterion)
 
     def follow(self, criterion: nn.Module) -> None:
         """A module was found to be the criterion."""
@@ -100,8 +102,9 @@ class Training:
 
     def _evaluated(self, call: Call) -> None:
         kind = self.objective.kind
-        if kind is None or call.kind == kind or isinstance(call.criterion, _CLASS_LOSSES):
-            self.validation.take(call)
+        exact = kind is not None and call.kind == kind
+        if exact or kind is None or isinstance(call.criterion, _CLASS_LOSSES):
+            self.validation.take(call, exact=exact)
 
     def handed_over(self, tensor: Tensor) -> None:
         """A tensor is about to go into `backward`."""

@@ -91,6 +91,17 @@ class _Sums:
     right: Tensor | float = 0.0
     answers: Tensor | float = 0.0
 
+    def plus(self, other: _Sums) -> _Sums:
+        """Both together."""
+        with torch.no_grad():
+            return _Sums(
+                self.batches + other.batches,
+                self.loss + other.loss,
+                self.examples + other.examples,
+                self.right + other.right,
+                self.answers + other.answers,
+            )
+
 
 Key = tuple[str, int | None]
 """Split that the program names, data set."""
@@ -112,37 +123,52 @@ class Validation:
         self.passes = self.logged = self.left_out = 0
         self._loaders = loaders
         self._key: Key | None = None  # of the pass under way
+        self._pending: tuple[Key, _Sums, bool] | None = None  # its loss so far, and whether it has gradients
         self._sums: dict[Key, _Sums] = {}
         self._doubtful: dict[Key, _Sums] = {}  # with gradients: training in eval mode, unless no backward follows
         self._chosen: Key | None = None
 
     def begin(self) -> None:
         """The model is about to run for an evaluation, so it seems."""
+        self._keep()
         self.passes += not torch.is_grad_enabled()
         self._key = said_split(), self._loaders.of_evaluation()
 
-    def take(self, call: Call) -> None:
-        """A loss of the pass under way."""
-        if self._key is None:
+    def take(self, call: Call, *, exact: bool) -> None:
+        """A loss of the pass under way; one for each pass: what comes next may be of a model that nobody follows.
+
+        Args:
+            call: what was called.
+            exact: whether it is what is trained; another loss counts only until that is seen.
+        """
+        if self._key is None or (self._pending is not None and not exact):
             return
         with torch.no_grad():
-            kept = self._doubtful if call.output.requires_grad else self._sums
-            sums = kept.setdefault(self._key, _Sums())
             value, count = mean_and_count(call)
-            sums.batches += 1
-            sums.loss = sums.loss + value * count
-            sums.examples = sums.examples + count
+            sums = _Sums(1, value * count, count)
             if isinstance(call.criterion, nn.CrossEntropyLoss | nn.NLLLoss):
-                right, answers = _answers(call)
-                sums.right, sums.answers = sums.right + right, sums.answers + answers
-        self._key = None  # one loss for each pass: what comes next may be of a model that nobody follows
+                sums.right, sums.answers = _answers(call)
+        self._pending = self._key, sums, call.output.requires_grad
+        if exact:
+            self._key = None
+
+    def _keep(self) -> None:
+        """The pass is over: its loss counts."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            key, sums, doubtful = pending
+            kept = self._doubtful if doubtful else self._sums
+            kept[key] = kept.get(key, _Sums()).plus(sums)
 
     def forget(self) -> None:
         """What was taken with gradients was training after all: `backward` is called on it."""
         self._doubtful.clear()
+        if self._pending is not None and self._pending[2]:
+            self._pending = None
 
     def finish(self) -> dict[str, float]:
         """The evaluation is over: its results, under the names that `Monitor.log` takes."""
+        self._keep()
         found = {**self._doubtful, **self._sums}
         self.passes += sum(s.batches for s in self._doubtful.values())
         self._sums, self._doubtful, self._key = {}, {}, None
