@@ -41,7 +41,7 @@ def step_quality(run: Run, *, least: int = SAMPLES) -> Quality | None:
     updates are so small that only rounding is measured.
 
     A rate that is being annealed takes shorter and shorter steps, whose quality tends to 1 and says nothing of the
-    rate that was chosen.
+    rate that was chosen. Where fewer than `least` steps were above half, the longest count, down to a quarter.
     """
     series = run.get(STEP_QUALITY)
     if series is None:
@@ -52,8 +52,11 @@ def step_quality(run: Run, *, least: int = SAMPLES) -> Quality | None:
     if moved is not None and len(moved.finite) and float(np.median(moved.finite.values)) < ROUNDED:
         return None
     if rate is not None and len(rate.finite):
-        used = rate.finite.at(series.steps)
-        series = series[~(used < 0.5 * float(rate.finite.values.max()))]
+        used, peak = rate.finite.at(series.steps), float(rate.finite.values.max())
+        full = ~(used < 0.5 * peak)
+        if full.sum() < least:  # a decay that begins at once leaves few: those of the longest steps then
+            full = ~(used < max(0.25 * peak, float(np.sort(used)[-min(least, len(used))])))
+        series = series[full]
     if len(series) < least:
         return None
     values = series.values

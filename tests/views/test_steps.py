@@ -27,6 +27,14 @@ def test_quality_counts_while_the_rate_is_high() -> None:
     assert (falling.early, falling.late, len(falling.series)) == (0.4, 0.4, 50)
 
 
+def test_a_decay_that_begins_at_once_leaves_the_longest_steps() -> None:
+    rate = 0.1 * 0.9 ** np.arange(100)  # half of it after 7 steps, a quarter after 14
+    seen = step_quality(make_run(step_quality=np.r_[np.full(10, 0.4), np.full(90, 1.0)], lr=rate))
+    assert seen is not None
+    assert (seen.early, seen.late, len(seen.series)) == (0.4, 0.4, 10)
+    assert step_quality(make_run(step_quality=np.ones(100), lr=0.1 * 0.7 ** np.arange(100))) is None
+
+
 def test_quality_that_is_rounding_is_none() -> None:
     assert step_quality(make_run(step_quality=np.ones(50), update_ratio=np.full(50, 1e-8))) is None
     assert step_quality(make_run(step_quality=np.ones(50), update_ratio=np.full(50, 1e-5))) is not None

@@ -108,7 +108,8 @@ def lr_too_high(
     How it is measured:
         Five signs, none of which looks at the value of the rate. Blow-up: the training loss climbs above
         its first value by `blow_up` (and 5 noise standard deviations), and stays above it for a fifth of the
-        run, or ends near or above it, or comes to rest above half of it.
+        run, or ends near or above it, or comes to rest above half of it. Where it ends below `poor` of it, that is a
+        warning, and a note where the held-out loss does so too.
         Ramp: the loss at least doubles (`ramp`) over its best before it turns non-finite. Noisy floor: over
         the last 60 % of the run the loss makes less than `stalled` of its range in progress while it jumps
         by more than `jump` of that range from one evaluation of the same data to the next, training and
@@ -159,7 +160,7 @@ def lr_too_high(
     if sign is None:
         curve = need_curve(run)
         sign = (
-            _blow_up(run, curve, blow_up)
+            _blow_up(run, curve, blow_up, poor)
             or _no_help(run, curve, helpful, stalled, poor)
             or _leap(run, series, curve, leap, poor)
             or _noisy_floor(run, curve, jump, stalled, together, alone, poor)
@@ -231,7 +232,7 @@ def _ramp(run: Run, series: Series, factor: float) -> _Sign | None:
     )
 
 
-def _blow_up(run: Run, curve: Curve, factor: float) -> _Sign | None:
+def _blow_up(run: Run, curve: Curve, factor: float, poor: float) -> _Sign | None:
     """The loss climbed above where it began, and the run never made up for it."""
     start = curve.start
     if start <= 0:
@@ -258,11 +259,20 @@ def _blow_up(run: Run, curve: Curve, factor: float) -> _Sign | None:
         expected=f"falling from {start:.4g}",
         onset=onset,
         series=curve.series,
-        severity=Severity.ERROR,
+        severity=_by_ending(run, curve, poor),
         confidence=Confidence.MEDIUM,
         could_be=("a change of the data",) if share_of_run(run, onset) > 0.2 else EARLY_CAUSES,
         remedy=_ramp_up(run),
     )
+
+
+def _by_ending(run: Run, curve: Curve, poor: float) -> Severity:
+    """What a blow-up is worth, by where it ended: a note where training and held-out loss made up for it."""
+    if curve.final >= poor * curve.start:
+        return Severity.ERROR
+    split = held_out(run)
+    val = find_curve(run, LOSS, split) if split else None
+    return Severity.NOTE if val is None or val.final < poor * curve.start else Severity.WARNING
 
 
 def _no_help(run: Run, curve: Curve, helpful: float, stalled: float, poor: float) -> _Sign | None:

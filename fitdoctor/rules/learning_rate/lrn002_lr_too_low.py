@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +11,7 @@ from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import raise_learning_rate, search_learning_rate, stretch_schedule
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
-from fitdoctor.signals import ACCURACY, LOSS, PROBE_LOSS
+from fitdoctor.signals import ACCURACY, LOSS, PROBE_LOSS, UPDATE_RATIO
 from fitdoctor.stats import noise_scale, trend
 from fitdoctor.views.curves import (
     Curve,
@@ -22,6 +23,7 @@ from fitdoctor.views.curves import (
     place,
     rate_clock,
 )
+from fitdoctor.views.harm import find_standing
 from fitdoctor.views.steps import Quality, left_over, step_quality, training_curve
 
 GAIN = 0.03
@@ -47,6 +49,7 @@ def lr_too_low(
     quiet: float = 0.05,
     linear: float = 0.98,
     solved: float = 0.05,
+    way: float = 0.01,
 ) -> Iterator[Finding]:
     """The loss falls slowly, smoothly and almost in a straight line until the end.
 
@@ -64,10 +67,13 @@ def lr_too_low(
         The hooks can: a step quality (actual over promised decrease of the loss of the same batch) of `linear` or more,
         in both halves of the steps at full rate and with a 10th percentile above 0.9, says that steps are so short
         that the loss is a straight line along them, twenty times below the stable rate or further. Then it is
-        enough that the loss still falls significantly over the last third, that it falls at nine of ten looks, is
-        above `solved` of its first value and did not begin as that of a trained model, and that it gained at least 3 %
-        of its range in the last third of the time counted in learning rate, as did the held-out loss where one is
-        known.
+        enough that the loss still falls significantly over the last third, that it falls at nine of ten looks or in
+        that third by four times its noise, is above `solved` of its first value and did not begin as that of a trained
+        model, and that it gained at least 3 % of its range in the last third of the time counted in learning rate, as
+        did the held-out loss where one is known.
+        Steps so short that their quality is only rounding are told by their sum: where all updates of the run together
+        could have moved the weights by less than `way` of their size, and less than a tenth of what there is to learn
+        was learned, it is an error.
         A quality below 0.95 acquits the rate: then a straight fall is that of a run too short.
 
     Options:
@@ -76,6 +82,7 @@ def lr_too_low(
         quiet: largest jitter as a share of the range covered.
         linear: least median step quality of steps that are too short.
         solved: share of the first loss below which nothing is left to gain.
+        way: length of the whole way of the weights, relative to their size, that is too short to get anywhere.
 
     When it is wrong:
         Long plateaus before a drop, curricula, and warm-ups that last a third of the run bend the curve the
@@ -99,6 +106,10 @@ def lr_too_low(
     first, end = train.series.span.first, train.series.span.last
     if first > end - first:
         raise CannotJudge(f"the log begins at {place(run, first)}; how far the loss had come before is not in it")
+    stuck = _no_way(run, train, way)
+    if stuck is not None:
+        yield stuck
+        return
     quality = step_quality(run)
     if quality is not None:
         if min(quality.early, quality.late) >= linear and quality.low >= 0.9:
@@ -142,6 +153,35 @@ def lr_too_low(
     )
 
 
+def _no_way(run: Run, curve: Curve, way: float) -> Finding | None:
+    """All steps together, even in one direction, would have moved the weights by next to nothing, and nothing came."""
+    ratio, stand = run.get(UPDATE_RATIO), find_standing(run)
+    if ratio is None or len(ratio.finite) < 5 or stand is None or not (stand.idle and math.isfinite(stand.left)):
+        return None
+    seen = ratio.finite
+    between = (seen.values[1:] + seen.values[:-1]) / 2
+    mean = float(np.average(between, weights=np.diff(seen.steps)))
+    whole = mean * (curve.series.span.last - curve.series.span.first + 1)
+    if not 0 < whole < way:
+        return None
+    rate = learning_rate(run)
+    current = float(rate.finite.values.max()) if rate is not None and len(rate.finite) else None
+    decades = min(3, max(1, math.floor(math.log10(way / whole)) + 1))
+    return Finding(
+        message=f"all steps together move the weights by at most {whole:.1g} of their size; nothing is learned",
+        severity=Severity.ERROR,
+        confidence=Confidence.HIGH,
+        span=Span(int(curve.steps[0]), int(curve.steps[-1])),
+        evidence=(
+            Evidence.of(seen, f"{mean:.2g} of the weights per step", f"a way of more than {way:g} over the run"),
+            Evidence.of(stand.curve.series, f"{stand.curve.final:.4g} at the end, {stand.left:.0%} of what it was"),
+        ),
+        remedies=(raise_learning_rate(10.0**decades, current=current), search_learning_rate()),
+        could_be=("gradients that are too small for plain SGD: a scaled loss, vanishing-gradients",),
+        settle_with="train a hundred steps at 100 times the rate: a loss that falls settles it",
+    )
+
+
 def _short_steps(run: Run, quality: Quality, solved: float) -> Iterator[Finding]:
     """Steps so short that the loss is linear along them, while it still falls."""
     curve = training_curve(run, least=12)
@@ -150,7 +190,8 @@ def _short_steps(run: Run, quality: Quality, solved: float) -> Iterator[Finding]
     if left < solved or (chance is not None and curve.final / left < 0.5 * chance):
         return
     late = curve.tail_trend(max(1 / 3, 6 / len(curve)))  # on 5 values or fewer no trend can reach p < 0.01
-    if late.p_down > 0.01 or curve.final >= curve.start or float(np.mean(np.diff(curve.values) < 0)) < 0.9:
+    steady = float(np.mean(np.diff(curve.values) < 0)) >= 0.9 or -late.change >= 4 * curve.noise
+    if late.p_down > 0.01 or curve.final >= curve.start or not steady:
         return
     split = held_out(run)
     val = find_curve(run, LOSS, split) if split else find_curve(run, PROBE_LOSS, "val")

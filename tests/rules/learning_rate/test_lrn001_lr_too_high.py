@@ -54,6 +54,22 @@ def test_a_climb_that_is_made_up_for_is_a_catapult() -> None:
     is_silent(lr_too_high, make_run(train_loss=values))
 
 
+def test_a_long_climb_that_ends_well_is_a_note() -> None:
+    def climbs(end: float) -> np.ndarray:
+        return np.r_[2.0, np.linspace(2.0, 30.0, 5), np.geomspace(30.0, end, 94)]
+
+    for end, held, severity in ((0.1, 0.2, "note"), (0.1, 1.0, "warning"), (0.9, 0.9, "error")):
+        run = make_run(train_loss=climbs(end), val_loss=climbs(held))
+        assert finds(lr_too_high, run).severity == severity
+
+
+def test_watched_full_batches_at_a_high_rate() -> None:
+    """At 2.5 validation ends where it does at 1.5, after a loss of 10; at 4 it loses a tenth of its accuracy."""
+    watched = pytest.importorskip("tests.rules.watched")
+    is_silent(lr_too_high, watched.full_batch(2.5))
+    assert finds(lr_too_high, watched.full_batch(4.0)).severity == "warning"
+
+
 def test_a_ramp_into_nan_counts_and_a_nan_from_nowhere_does_not() -> None:
     ramp = np.r_[np.linspace(2, 1, 50), 1.0 * 2.0 ** np.arange(10), np.full(40, np.nan)]
     assert "turned non-finite at step 60" in finds(lr_too_high, make_run(train_loss=ramp)).message

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fitdoctor.diagnose import diagnose
 from fitdoctor.rules.learning_rate.lrn002_lr_too_low import lr_too_low
 from fitdoctor.signals import ACCURACY, LR
 from fitdoctor.testing import check_skips, make_run
@@ -99,4 +100,34 @@ def test_watched_long_steps_are_acquitted(name: str) -> None:
 def test_the_quality_decides_where_the_curve_cannot() -> None:
     for quality, found in ((0.99, True), (0.9, False)):
         run = make_run(train_loss=bent(0.5), step_quality=np.full(100, quality))
+        finds(lr_too_low, run) if found else is_silent(lr_too_low, run)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_watched_a_rate_that_never_leaves_chance_is_the_root(optimizer: str) -> None:
+    watched = pytest.importorskip("tests.rules.watched")
+    make = watched.sgd(1e-6, 0.0) if optimizer == "sgd" else watched.adam(1e-8)
+    run = watched.looked_at(watched.plain, make, epochs=4)
+    finding = finds(lr_too_low, run)
+    assert (finding.severity, finding.confidence) == ("error", "high")
+    (alarm,) = [d for d in diagnose(run).diagnoses if d.root.severity != "note"]
+    assert alarm.root.rule == "lr-too-low"
+    assert "no-learning" in {f.rule for f in alarm.explains}
+
+
+def test_watched_a_way_that_is_long_enough_or_none_at_all() -> None:
+    for step, found in ((9e-5, True), (1.1e-4, False), (0.0, False)):
+        run = make_run(train_loss=np.full(100, 2.3) + 1e-4 * np.arange(100) % 3e-4, update_ratio=np.full(100, step),
+                       facts={"classes": 10}, finished=True)  # fmt: skip
+        finds(lr_too_low, run) if found else is_silent(lr_too_low, run)
+    learned = make_run(train_loss=np.geomspace(2.3, 0.1, 100), update_ratio=np.full(100, 9e-5), finished=True)
+    is_silent(lr_too_low, learned)
+
+
+def test_watched_a_loss_that_is_noisy_to_look_at_may_fall_as_surely() -> None:
+    """Batch norm in eval mode: a fall at three of four looks, many times its noise."""
+    n = np.arange(60)
+    for fall, found in ((0.1, True), (0.001, False)):
+        loss = 2.3 - fall * n / 60 + (0.001 + 0.003 * (fall < 0.01)) * np.where(n % 4 == 3, 3.0, 0.0)
+        run = make_run(train_loss=loss, step_quality=np.full(60, 0.995), facts={"classes": 10}, finished=True)
         finds(lr_too_low, run) if found else is_silent(lr_too_low, run)
