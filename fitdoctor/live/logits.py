@@ -82,4 +82,6 @@ class _Summary:
         self.quantities = quantities
 
     def __call__(self, row: Row, values: FloatArray) -> list[Point | Vector]:
-        return [row.point(q, float(v)) for q, v in zip(self.quantities, values, strict=True)]
+        mixed = row.context.get("mixed targets")  # the same outputs scored against several targets, as in mixup
+        there = zip(self.quantities, values, strict=True)
+        return [row.point(q, float(v)) for q, v in there if not (mixed and q is ACCURACY)]

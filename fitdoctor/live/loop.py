@@ -165,6 +165,7 @@ class Loop:
         if self._scale.used and now.backwards and (now.bad or now.backwards % _ATTEMPTS == 0):
             self.note_attempt()
         now.forwards += 1
+        now.since_forward = 0
         if now.forwards == 1 and self._ended and not self._interrupted:
             now.data_time = began - self._ended
         self._batch = Batch(module, args, kwargs)
@@ -267,6 +268,8 @@ class Loop:
             return
         began = time.perf_counter()
         if self._batch is not None:
+            if self._batch.scored_before(args):
+                self._now.row.context["mixed targets"] = 1.0
             self._batch.criterion_args = args
         self.criterion_called(criterion, args)
         self.losses.of_criterion(self._now, output, args, record=self._record)
@@ -305,6 +308,8 @@ class Loop:
         now = self._now
         now.zeroed, now.stepped = zeroed, sum(now.steps.values())
         now.backwards += 1
+        if now.several and len(now.firsts) >= now.backwards:
+            now.note_share(now.firsts[now.backwards - 1], grad)
         self._ledger.note_backward()
         if self._record and now.backwards <= _LEFTOVERS:
             now.note_leftover(next((p.grad for p in self._params() if p.grad is not None), None))

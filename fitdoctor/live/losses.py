@@ -7,6 +7,7 @@ is called on, with the divisor that a framework put into it taken out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -104,5 +105,10 @@ class Losses:
         bad = now.take(loss.detach(), times)
         if bad is not None:
             self.on_bad(bad)
-        if loss.requires_grad:
-            listen(loss, self._backward)
+        place = max(len(now.losses), len(now.loss_tensors)) - 1
+        first = now.since_forward == 0 or now.forwards == 0
+        now.since_forward += 1
+        if first:
+            now.firsts.append(place)
+        if loss.requires_grad:  # one of several losses of a forward pass begins no backward pass of its own
+            listen(loss, self._backward if first else Tap("a part of the loss", partial(now.note_share, place)))

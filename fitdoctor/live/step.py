@@ -45,6 +45,14 @@ class Batch:
         if isinstance(output, Tensor) and output.layout is torch.strided and output.is_contiguous():
             self.output = output.untyped_storage().data_ptr(), int(output.storage_offset())
 
+    def scored_before(self, args: Sequence[object]) -> bool:
+        """Whether the criterion was called before on the same output of this batch, with another target."""
+        if not self.criterion_args or not args:
+            return False
+        before, now = self.criterion_args[0], args[0]
+        alike = isinstance(before, Tensor) and isinstance(now, Tensor) and before.shape == now.shape
+        return alike and before.data_ptr() == now.data_ptr()  # type: ignore[attr-defined]
+
     def view(self) -> View | None:
         """How the criterion's input lies in the model's output; None when it is no view of it."""
         given = self.criterion_args[0] if self.criterion_args else None
@@ -67,6 +75,9 @@ class Step:
         losses: losses that are numbers of the host; what another optimizer has stepped on is no part of them.
         summed: whether the loss of the step is their sum, not their mean.
         loss_tensors: losses that are still on the device.
+        since_forward: losses since the last forward pass began.
+        firsts: places in the list of losses of those that were the first of their forward pass.
+        shares: place -> gradient with respect to that loss, where one forward pass has several: the mixing weights.
         weight: gradient with respect to the first loss: what it was multiplied with before `backward`.
         divided_by: what the objective was divided by to give the tensor that stood for the first loss; None where the
             division was in all likelihood the loop's own and is not known.
@@ -92,6 +103,9 @@ class Step:
     losses: list[float] = field(default_factory=list)
     loss_tensors: list[Tensor] = field(default_factory=list)
     summed: bool = False
+    since_forward: int = 0
+    firsts: list[int] = field(default_factory=list)
+    shares: dict[int, Tensor] = field(default_factory=dict)
     weight: Tensor | None = None
     divided_by: Tensor | float | None = 1.0
     leftover: Tensor | float | None = None
@@ -126,10 +140,21 @@ class Step:
         """
         new = Step(Row(self.row.step), attempts=self.attempts + 1, spent=self.spent)
         if keep_last:
+            new.firsts = [0]
             new.losses, new.loss_tensors = self.losses[-1:], self.loss_tensors[-1:]
             new.summed, new.divided_by = self.summed, self.divided_by
             new.forwards, new.batch_size = 1, self.batch_size // max(1, self.forwards)
         return new
+
+    @property
+    def several(self) -> bool:
+        """Whether one forward pass had several losses, as with mixup or auxiliary heads."""
+        return len(self.firsts) < max(len(self.losses), len(self.loss_tensors))
+
+    def note_share(self, place: int, gradient: Tensor) -> None:
+        """Backward has reached one of several losses, and the gradient is its weight in what backward was called on."""
+        if gradient.ndim == 0:
+            self.shares[place] = gradient.detach().float()
 
     @property
     def first_loss(self) -> Tensor | float | None:
@@ -154,6 +179,8 @@ class Step:
         if stepped != self.taken:  # the losses so far were another optimizer's; this is one of another kind
             self.losses.clear()
             self.loss_tensors.clear()
+            self.firsts.clear()
+            self.shares.clear()
             self.taken = stepped
         if loss.device.type == "cpu" and loss.dtype in (torch.float32, torch.float64):
             number = float(loss.numpy())  # shares memory with the tensor; nothing to wait for
@@ -164,7 +191,18 @@ class Step:
         return None
 
     def note_loss(self) -> None:
-        """Put the loss of the step into its row: the mean over its batches, or the sum of their shares."""
+        """Put the loss of the step into its row: the mean over its batches, or the sum of their shares.
+
+        Several losses of one forward pass are weighted as the loop weighted them.
+        """
+        known = self.losses or self.loss_tensors
+        if self.several and len(self.shares) == len(known):
+            weights = torch.stack([self.shares[i] for i in range(len(known))])
+            parts = torch.tensor(self.losses) if self.losses else torch.stack(self.loss_tensors)
+            total = weights.sum()
+            mixed = (weights * parts.to(weights)).sum() / torch.where(total == 0, 1.0, total)
+            self.row.add(scalar(LOSS), torch.where(total == 0, parts.mean().to(weights), mixed))
+            return
         if self.losses:
             self.row.put(LOSS, sum(self.losses) / (1 if self.summed else len(self.losses)))
         if self.loss_tensors:
@@ -200,7 +238,7 @@ class Step:
             self.row.add(scalar(GRAD_LEFTOVER), self.leftover)
         elif self.leftover is not None:
             self.row.put(GRAD_LEFTOVER, self.leftover)
-        if self.weight is not None and self.divided_by is not None:
+        if self.weight is not None and self.divided_by is not None and not self.several:
             self.row.add(_Weight(), self.weight / (self.divided_by * divides))
         if self.first_half is not None and self.forwards > 1:
             first = self.first_half if divides == 1 else self.first_half / divides

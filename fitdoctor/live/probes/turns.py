@@ -82,8 +82,14 @@ class Probes:
         return time.perf_counter() - began
 
     def _quality(self, probe: StepQuality, now: Step, batch: Batch | None) -> None:
-        """Only a step of one batch, straight through the model and the criterion, can be run again."""
+        """Only a step of one batch and one loss, straight through the model and the criterion, can be run again."""
         loss = now.first_loss
-        if now.forwards == 1 and loss is not None and batch is not None and (view := batch.view()) is not None:
+        if (
+            now.forwards == 1
+            and not now.several
+            and loss is not None
+            and batch is not None
+            and (view := batch.view()) is not None
+        ):
             assert self._criterion is not None
             probe.measure(now.row, batch, view, self._criterion, loss, now.clip_factor)
