@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import fitdoctor
 import pytest
 import torch
-from torch import nn
-
-import fitdoctor
 from fitdoctor.run import Run
 from fitdoctor.signals import ACCURACY, BACKWARD_CALLS, LOSS, LOSS_WEIGHT, STEP_QUALITY
+from torch import nn
 
 
 def _mixed(batches: int, share: float) -> tuple[Run, list[float]]:
@@ -29,7 +28,7 @@ def _mixed(batches: int, share: float) -> tuple[Run, list[float]]:
                 (loss / batches).backward()
                 true[-1] += loss.item() / batches
             optimizer.step()
-        return monitor.run, true
+    return monitor.run, true
 
 
 @pytest.mark.parametrize("batches", [1, 3])
