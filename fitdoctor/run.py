@@ -199,8 +199,10 @@ class Run:
         Without `per`, the one with the most points among those that tell at least half of what the
         longest tells: a loss logged for the first 100 steps only does not stand for the whole run.
         """
+        near = self._logged.get((quantity.name, split))
+        if near is None:
+            return None
         wanted = Signal(quantity, split, layer)
-        near = self._logged.get((quantity.name, split), ())
         found = [s for s in near if s.signal == wanted and (not per or s.per == per)]
         if len(found) < 2:
             return found[0] if found else None
@@ -290,6 +292,25 @@ class Run:
         return frame
 
 
+def once_per_series(look: Callable[Concatenate[Series, P], T]) -> Callable[Concatenate[Series, P], T]:
+    """Keep what a function makes of a series as long as the series is kept: rules look at the same few many times.
+
+    The result must be immutable and must not hold the series, which would then never go away.
+    """
+    made: WeakKeyDictionary[Series, dict[object, T]] = WeakKeyDictionary()
+
+    @wraps(look)
+    def once(series: Series, /, *args: P.args, **options: P.kwargs) -> T:
+        known = made.setdefault(series, {})
+        key = args, tuple(options.items())
+        if key not in known:
+            known[key] = look(series, *args, **options)
+        return known[key]
+
+    return once
+
+
+@once_per_series
 def thin(series: Series, most: int = 200) -> tuple[tuple[int, float], ...]:
     """At most `most` points of a series that still draw the same picture.
 
@@ -322,21 +343,3 @@ def thin(series: Series, most: int = 200) -> tuple[tuple[int, float], ...]:
             keep.update((first + parts.argmax(axis=1))[~bad.all(axis=1)].tolist())
         index = np.array(sorted(keep))
     return tuple(zip(series.steps[index].tolist(), series.values[index].tolist(), strict=True))
-
-
-def once_per_series(look: Callable[Concatenate[Series, P], T]) -> Callable[Concatenate[Series, P], T]:
-    """Keep what a function makes of a series as long as the series is kept: rules look at the same few many times.
-
-    The result must be immutable and must not hold the series, which would then never go away.
-    """
-    made: WeakKeyDictionary[Series, dict[object, T]] = WeakKeyDictionary()
-
-    @wraps(look)
-    def once(series: Series, /, *args: P.args, **options: P.kwargs) -> T:
-        known = made.setdefault(series, {})
-        key = args, tuple(options.items())
-        if key not in known:
-            known[key] = look(series, *args, **options)
-        return known[key]
-
-    return once

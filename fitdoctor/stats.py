@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,9 +149,9 @@ def trend(y: FloatArray, x: FloatArray | None = None, *, blocks: int = 60, widen
     n = len(y)
     if n < 3:
         return Trend(0.0, 1.0, 1.0, 0.0)
-    i, j = np.triu_indices(n, 1)
+    i, j = _pairs(n)
     dx, dy = x[j] - x[i], y[j] - y[i]
-    slope = float(np.median(dy / np.where(dx == 0, 1.0, dx)))
+    slope = median(dy / np.where(dx == 0, 1.0, dx))
     s = float(np.sign(dy).sum())
     _, ties = np.unique(y, return_counts=True)
     variance = (n * (n - 1) * (2 * n + 5) - float((ties * (ties - 1) * (2 * ties + 5)).sum())) / 18
@@ -160,6 +161,14 @@ def trend(y: FloatArray, x: FloatArray | None = None, *, blocks: int = 60, widen
     p_up = _normal_tail((s - 1) / deviation)
     p_down = _normal_tail((-s - 1) / deviation)
     return Trend(slope, p_up, p_down, slope * float(x[-1] - x[0]))
+
+
+@cache
+def _pairs(n: int) -> tuple[IntArray, IntArray]:
+    """Numbers of the first and of the second of all pairs of n points."""
+    i, j = np.triu_indices(n, 1)
+    i.flags.writeable = j.flags.writeable = False
+    return i, j
 
 
 def _normal_tail(z: float) -> float:
@@ -298,8 +307,9 @@ def _shapes(n: int) -> list[Callable[[FloatArray], FloatArray]]:
 def _robust_line(x: FloatArray, y: FloatArray) -> tuple[float, float, float, float]:
     """Level, amplitude, Huber cost and residual scatter of y = level + amplitude * x."""
     weights = np.ones(len(y))
-    level = amplitude = 0.0
+    level = amplitude = scatter = 0.0
     residual = y
+    least = max(1e-12 * float(np.abs(y).max()), 1e-300)
     for _ in range(3):
         total = weights.sum()
         mx, my = float((weights * x).sum() / total), float((weights * y).sum() / total)
@@ -307,11 +317,12 @@ def _robust_line(x: FloatArray, y: FloatArray) -> tuple[float, float, float, flo
         amplitude = float((weights * (x - mx) * (y - my)).sum() / spread) if spread > 0 else 0.0
         level = my - amplitude * mx
         residual = y - level - amplitude * x
-        scale = max(mad_sigma(residual), 1e-12 * float(np.abs(y).max()), 1e-300)
+        scatter = mad_sigma(residual)
+        scale = max(scatter, least)
         weights = 1.345 * scale / np.maximum(np.abs(residual), 1.345 * scale)
     a = np.abs(residual)
     cost = float(np.where(a <= 1.345 * scale, 0.5 * a**2, 1.345 * scale * (a - 0.67 * scale)).sum())
-    return level, amplitude, cost, mad_sigma(residual)
+    return level, amplitude, cost, scatter
 
 
 def turning_fraction(values: FloatArray) -> float:

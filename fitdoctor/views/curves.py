@@ -17,7 +17,7 @@ import numpy as np
 from fitdoctor.rule import CannotJudge
 from fitdoctor.run import FloatArray, IntArray, Run, Series, once_per_series
 from fitdoctor.signals import ACCURACY, ERROR, LOSS, LR, PERPLEXITY, SCORE, TOP5_ACCURACY, Quantity
-from fitdoctor.stats import Trend, block_edges, block_medians, forecast, mad_sigma, noise_scale, smooth, trend
+from fitdoctor.stats import Trend, block_edges, block_medians, forecast, mad_sigma, median, noise_scale, smooth, trend
 from fitdoctor.views.objectives import moving_target
 
 BLOCKS = 100
@@ -73,7 +73,7 @@ class Curve:
     @property
     def final(self) -> float:
         """Median of the last tenth, at least 3 values."""
-        return float(np.median(self.values[-max(3, len(self) // 10) :]))
+        return median(self.values[-max(3, len(self) // 10) :])
 
     @property
     def swing(self) -> float:
@@ -210,7 +210,7 @@ def rate_left(run: Run, share: float = 0.3) -> float | None:
         return None
     span = rate.span
     late = rate.between(round(span.last - share * (span.last - span.first)), span.last).finite.values
-    return float(np.median(late)) / peak if len(late) else None
+    return median(late) / peak if len(late) else None
 
 
 # --- chance and harm ------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fitdoctor.signals import ACCURACY, TOP5_ACCURACY
-from fitdoctor.stats import mad_sigma, trend
+from fitdoctor.stats import mad_sigma, median, trend
 from fitdoctor.views.curves import LEAST, Curve
 
 MOST_WANDER = 2.5
@@ -59,7 +59,7 @@ def regress(curve: Curve, train: Curve | None = None, *, least_after: int = 4) -
     window = 3 if len(curve) < 20 else 5
     around = curve.values[max(0, b - window // 2) : b + window // 2 + 1]
     last = after[-max(2, len(after) // 4) :]
-    rise = float(np.median(last) - np.median(around))
+    rise = median(last) - median(around)
     wander = _wander(curve, b, rise, window)
     error = wander * 1.25 * curve.noise * math.sqrt(1 / len(last) + 1 / len(around))
     errors = rise / error if error > 0 else math.copysign(math.inf, rise) if rise else 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from fitdoctor.remedies import check_initialisation, clip_gradients, lower_learn
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import FloatArray, IntArray, Run, Series, Span
 from fitdoctor.signals import ACTIVATION_GRAD_RMS, GRAD_NORM, LOSS, Signal
-from fitdoctor.stats import block_edges
+from fitdoctor.stats import block_edges, block_medians, median
 from fitdoctor.views.curves import Curve, find_curve, place
 from fitdoctor.views.depth import FIRST, LATE, depth_profile, hidden_weights
 from fitdoctor.views.harm import find_standing
@@ -159,20 +158,22 @@ def _sustained(
     if len(finite) < 12 or curve is None:
         return None
     steps, logs = _blocks(finite)
+    lowest = np.minimum.accumulate(logs)
     for i in range(max(3, len(logs) // 10), len(logs) - hold + 1):
-        before = float(np.median(logs[:i]))
-        if np.all(logs[i : i + hold] >= before + decades):
+        held = float(logs[i : i + hold].min())
+        if held < lowest[i - 1] + decades:  # no median is below the lowest, and this is found sooner
+            continue
+        before = median(logs[:i])
+        if held >= before + decades:
             onset = int(steps[i])
             if _loss_broke_away(curve, onset, sigmas, harm):
-                return onset, 10**before, 10 ** float(np.median(logs[i:]))
+                return onset, 10**before, 10 ** median(logs[i:])
     return None
 
 
 def _blocks(series: Series) -> tuple[IntArray, FloatArray]:
     """First step and median log10 of at most 60 blocks."""
-    edges = block_edges(len(series), 60)
-    logs = np.log10(series.values)
-    return series.steps[edges[:-1]], np.array([np.median(logs[a:b]) for a, b in pairwise(edges)])
+    return series.steps[block_edges(len(series), 60)[:-1]], block_medians(np.log10(series.values), 60)
 
 
 def _loss_broke_away(curve: Curve, onset: int, sigmas: float, harm: float) -> bool:
