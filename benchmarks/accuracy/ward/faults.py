@@ -13,10 +13,11 @@ from typing import Literal
 from benchmarks.accuracy.ward.families import Family
 from benchmarks.accuracy.ward.recipe import Recipe
 
-Truth = Literal["fit", "held out", "error", "best", "present"]
+Truth = Literal["fit", "held out", "error", "best", "shift", "present"]
 """How the harm is measured: "fit" (final training loss and oracle loss, the smaller loss of the two), "held out"
 (oracle loss), "error" (oracle errors, where losses are of different kinds), "best" (what the oracle loss lost since the
-checkpoint with the best val loss), "present" (harm of another kind than loss: being there is what counts)."""
+checkpoint with the best val loss), "shift" (by how much the
+validation loss says something else than the oracle loss), "present" (being there is what counts)."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Fault:
         doses: five changes, weakest first.
         probed: probes of `fitdoctor.preflight` that count as having named it.
         bookkeeping: present whether or not it does harm: naming a harmless one is no false alarm.
+        other_rate: factor of the learning rate that might mend it as well (another true name then), 0 for none.
         sound: changes that the sound twin has too; `shared`: those of the dose that it has.
     """
 
@@ -42,6 +44,7 @@ class Fault:
     probed: tuple[str, ...] = ()
     bookkeeping: bool = True
     sound: dict[str, object] | None = None
+    other_rate: float = 0.0
     shared: tuple[str, ...] = ()
 
     @property
@@ -104,6 +107,7 @@ FAULTS: tuple[Fault, ...] = (
         _ladder("depth", 4, 7, 11, 16, 24, activation="sigmoid"),
         ("poor-initialisation", "dead-units"),
         bookkeeping=False,
+        other_rate=3.0,
     ),
     Fault(
         "exploding-gradients",
@@ -113,6 +117,7 @@ FAULTS: tuple[Fault, ...] = (
         _ladder("gain", 1.6, 2.5, 4, 7, 12),
         ("poor-initialisation", "wrong-initial-loss"),
         bookkeeping=False,
+        other_rate=0.3,
     ),
     Fault(
         "exploding-gradients-in-time",
@@ -122,6 +127,7 @@ FAULTS: tuple[Fault, ...] = (
         _ladder("gain", 1.5, 2, 3, 5, 8),
         ("poor-initialisation", "wrong-initial-loss"),
         bookkeeping=False,
+        other_rate=0.3,
     ),
     Fault(
         "init-too-small",
@@ -131,6 +137,7 @@ FAULTS: tuple[Fault, ...] = (
         _ladder("gain", 0.7, 0.4, 0.2, 0.07, 0.01),
         ("poor-initialisation",),
         bookkeeping=False,
+        other_rate=3.0,
     ),
     Fault(
         "dead-relu",
@@ -140,6 +147,7 @@ FAULTS: tuple[Fault, ...] = (
         _ladder("bias_shift", 0.3, 0.7, 1.5, 3, 8),
         ("dead-units",),
         bookkeeping=False,
+        other_rate=0.3,
     ),
     Fault(
         "saturated-activations",
@@ -149,6 +157,7 @@ FAULTS: tuple[Fault, ...] = (
         _ladder("gain", 3, 6, 12, 30, 100),
         ("poor-initialisation", "dead-units", "wrong-initial-loss"),
         bookkeeping=False,
+        other_rate=3.0,
     ),
     Fault(
         "symmetric-init",
@@ -157,6 +166,7 @@ FAULTS: tuple[Fault, ...] = (
         _trait("plain"),
         _ladder("constant_init", 0.2, 0.4, 0.6, 0.8, 1.0),
         ("poor-initialisation", "one-batch-not-learned"),
+        other_rate=3.0,
     ),
     Fault(
         "missing-nonlinearity",
@@ -173,8 +183,11 @@ FAULTS: tuple[Fault, ...] = (
         _ladder("output_gain", 5, 15, 40, 120, 400),
         ("wrong-initial-loss",),
         bookkeeping=False,
+        other_rate=0.3,
     ),
-    Fault("missing-zero-grad", ("missing-zero-grad",), "fit", _any, _ladder("zero_every", 2, 4, 16, 64, 0)),
+    Fault(
+        "missing-zero-grad", ("missing-zero-grad",), "fit", _any, _ladder("zero_every", 2, 4, 16, 64, 0), other_rate=0.3
+    ),
     Fault(
         "accumulation-scaling",
         ("accumulation-scaling", "lr-too-high"),
@@ -190,6 +203,7 @@ FAULTS: tuple[Fault, ...] = (
         _any,
         _ladder("frozen", 0.1, 0.3, 0.5, 0.7, 1.0),
         ("unused-parameters", "parameters-not-trained"),
+        other_rate=3.0,
     ),
     Fault(
         "optimizer-missing-params",
@@ -198,6 +212,7 @@ FAULTS: tuple[Fault, ...] = (
         _any,
         _ladder("left_out", 0.1, 0.3, 0.5, 0.7, 1.0),
         ("parameters-not-trained", "unused-parameters"),
+        other_rate=3.0,
     ),
     Fault(
         "no-parameter-updates",
@@ -233,6 +248,7 @@ FAULTS: tuple[Fault, ...] = (
         _ladder("batch", 12, 8, 5, 3, 2),
         ("examples-mixed", "evaluation-differs"),
         bookkeeping=False,
+        other_rate=0.3,
     ),
     Fault(
         "double-softmax",
@@ -289,7 +305,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "random-labels",
-        ("no-learning", "memorisation-label-noise", "overfitting"),
+        ("no-learning", "memorisation-label-noise", "overfitting", "distribution-shift"),  # the val labels are true
         "held out",
         _kind("classes", "yes-no"),
         tuple({"random_labels": True} for _ in range(5)),
@@ -302,6 +318,7 @@ FAULTS: tuple[Fault, ...] = (
         lambda f: f.kind != "picture" and "attention" not in f.traits,
         _ladder("width", 24, 12, 6, 3, 2),
         bookkeeping=False,
+        other_rate=3.0,
     ),
     Fault(
         "weight-decay-too-high",
@@ -310,6 +327,7 @@ FAULTS: tuple[Fault, ...] = (
         _any,
         _ladder("weight_decay", 1e-3, 1e-2, 0.05, 0.3, 2.0),
         bookkeeping=False,
+        other_rate=3.0,
     ),
     Fault(
         "dropout-too-high",
@@ -318,11 +336,12 @@ FAULTS: tuple[Fault, ...] = (
         _kind("classes"),
         _ladder("dropout", 0.2, 0.5, 0.75, 0.9, 0.97),
         bookkeeping=False,
+        other_rate=3.0,
     ),
     Fault(
         "distribution-shift",
         ("distribution-shift",),
-        "present",
+        "shift",
         lambda f: f.kind in ("classes", "yes-no", "numbers"),
         _ladder("val_shift", 0.2, 0.5, 1.0, 2.0, 4.0),
         ("train-val-shift",),
@@ -354,6 +373,7 @@ FAULTS: tuple[Fault, ...] = (
             for s in ("exponential", "step", "cosine", "exponential", "step")
         ),
         sound={"schedule": "exponential", "warmup": 0.0},
+        other_rate=3.0,
     ),
     Fault(
         "scheduler-told-wrong-length",
@@ -362,6 +382,7 @@ FAULTS: tuple[Fault, ...] = (
         lambda f: f.base.epochs >= 14,
         _ladder("told", 0.9, 0.7, 0.5, 0.35, 0.2),
         sound={"schedule": "cosine", "warmup": 0.0},
+        other_rate=3.0,
     ),
     Fault(
         "lr-decay-too-early",
@@ -371,6 +392,7 @@ FAULTS: tuple[Fault, ...] = (
         _ladder("schedule", "early-0.5", "early-0.25", "early-0.12", "early-0.06", "early-0.03"),
         sound={"schedule": "constant", "warmup": 0.0},
         bookkeeping=False,
+        other_rate=3.0,
     ),
     Fault(
         "warmup-too-long",
@@ -380,6 +402,7 @@ FAULTS: tuple[Fault, ...] = (
         _ladder("warmup", 0.3, 0.5, 0.8, 0.95, 3.0),
         sound={"schedule": "constant"},
         bookkeeping=False,
+        other_rate=3.0,
     ),
     Fault(
         "gradient-clipping-saturated",
@@ -387,6 +410,7 @@ FAULTS: tuple[Fault, ...] = (
         "fit",
         lambda f: f.base.opt in ("sgd", "momentum", "nesterov"),
         _ladder("clip", 1.0, 0.2, 0.05, 0.01, 0.002),
+        other_rate=3.0,
     ),
     Fault(
         "adam-epsilon-dominated",
@@ -394,6 +418,7 @@ FAULTS: tuple[Fault, ...] = (
         "fit",
         lambda f: f.base.opt in ("adam", "adamw"),
         _ladder("eps", 1e-5, 1e-3, 1e-2, 0.1, 1.0),
+        other_rate=3.0,
     ),
     Fault(
         "low-precision-update-loss",
@@ -402,6 +427,7 @@ FAULTS: tuple[Fault, ...] = (
         lambda f: _perceptron(f) or f.base.arch.startswith(("cnn", "conv1d", "auto")),
         tuple({"bf16": True, "lr_times": k} for k in (1.0, 0.5, 0.2, 0.1, 0.05)),
         shared=("lr_times",),
+        other_rate=3.0,
     ),
     Fault(
         "bad-example",
@@ -418,6 +444,7 @@ FAULTS: tuple[Fault, ...] = (
         _vectors,
         tuple({"outlier": k, "outlier_every": 37} for k in (3, 10, 30, 100, 1000)),
         bookkeeping=False,
+        other_rate=0.3,
     ),
     Fault(
         "inputs-not-normalised",
@@ -434,6 +461,7 @@ FAULTS: tuple[Fault, ...] = (
         _ladder("input_scale", 3, 10, 30, 100, 255),
         ("unnormalised-inputs", "wrong-initial-loss"),
         bookkeeping=False,
+        other_rate=0.3,
     ),
     Fault(
         "finetune-lr-too-high",

@@ -80,6 +80,9 @@ def interventions(case: Case) -> dict[str, Recipe]:
     recipe, out = case.recipe, {}
     if case.kind == "odd" or (case.kind == "rate" and recipe.seed == 0 and recipe in _near_base(case.family)):
         out["epochs x2"] = replace(recipe, epochs=2 * recipe.epochs)
+    if case.fault is not None and case.fault.other_rate and case.dose > 1:
+        factor = case.fault.other_rate
+        out[f"lr x{factor:.3g}"] = replace(recipe, lr=recipe.lr * factor)
     if case.kind == "odd":
         out |= {f"lr x{f:.3g}": replace(recipe, lr=recipe.lr * f) for f in (0.3, 3.0)}
     if case.kind == "rate" and recipe == case.family.base:

@@ -164,7 +164,10 @@ def _fault(case: Case, store: Store, outcome: Outcome, of: Scale, found: Truth) 
     assert case.twin is not None
     name, twin = f"fault:{fault.name}", store.outcome(case.twin)
     fit, held_out = _gain(outcome, twin, of)
-    if fault.truth == "present":
+    if fault.truth == "shift":
+        last = outcome.truth[-1]
+        found.add(name, (last["val_loss"] - last["oracle_loss"]) / of.held_out, of.none, of.clear)
+    elif fault.truth == "present":
         found.add(name, math.nan)
         found.harms[name] = "yes"
     elif fault.truth == "error":
