@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -94,11 +95,13 @@ class Outbox:
 
     def report(self, *reports: Report) -> None:
         """Send whole reports."""
+        told = [
+            replace(r, run=self._run) if self._run else r for r in reports
+        ]  # the monitor may call the run otherwise
 
         def send() -> None:
-            # The report of a monitor may call the run otherwise than whoever made this outbox for it.
-            new = [d for r in reports for d in r.diagnoses if self._is_new(d.root, r.run, self._run)]
-            self._destination.report(reports, new)
+            new = [d for r in told for d in r.diagnoses if self._is_new(d.root, r.run, self._run)]
+            self._destination.report(told, new)
 
         self._put(send)
 

@@ -41,6 +41,7 @@ def test_findings_arrive_while_the_training_goes_on(server: Server):
     assert not set(roots) & set(explained), "one message for one fault"
     assert {f["reports"][0]["run"] for f in findings} == {"too-fast"}
     assert (last["event"], last["reports"][0]["verdict"]) == ("report", "sick")
+    assert last["reports"][0]["run"] == "too-fast"
 
 
 def test_a_server_that_never_answers_holds_nothing_up(server: Server):
