@@ -207,7 +207,7 @@ def test_it_finds_what_attach_finds_in_the_same_loop(
         for series in signals:
             mine = run.get(series.signal.quantity, series.signal.split)
             assert mine is not None
-            assert mine.values.tolist() == series.values.tolist()
+            np.testing.assert_array_equal(mine.values, series.values)
             assert mine.steps.tolist() == series.steps.tolist()
 
 
@@ -590,8 +590,8 @@ def test_torchrun_starts_two_and_the_first_tells(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(RANKS, "utf-8")
     done = python(
         tmp_path, "-m", "torch.distributed.run", "--nproc-per-node", 2, "--rdzv-backend", "c10d",
-        "--rdzv-endpoint", "localhost:0", "--local-addr", "localhost", "-m", "fitdoctor", "run", "-q", "--logdir", "log", "script.py",
-        GLOO_SOCKET_IFNAME="lo",
+        "--rdzv-endpoint", "localhost:0", "--local-addr", "localhost", "-m", "fitdoctor", "run", "-q", "--logdir",
+        "log", "script.py", GLOO_SOCKET_IFNAME="lo",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("attached to Linear (36 parameters)") == 1
