@@ -79,12 +79,10 @@ def no_parameter_updates(run: Run, *, least: int = 3, span: int = 10) -> Iterato
         return
     moved = np.flatnonzero(~still)
     first = int(moved[-1]) + 1 if len(moved) else 0
-    quiet = update[first:]
+    quiet = _awake(run, update[first:])
     if len(quiet) < least or quiet.span.last - quiet.span.first < span:
         return
     rates = _rates(run, quiet)
-    if rates is not None and not (rates == 0).all() and _spent(run, rates):
-        return
     gradient = run.get(GRAD_NORM)
     no_gradient = gradient is None or not (gradient.between(*_ends(quiet)).values > 0).any()
     if no_gradient and _solved(run):
@@ -105,11 +103,12 @@ def _rates(run: Run, at: Series) -> FloatArray | None:
     return values if bool(np.isfinite(values).any()) else None
 
 
-def _spent(run: Run, rates: FloatArray) -> bool:
-    """Whether the rate is at the end of its schedule at some of the points."""
-    rate = learning_rate(run)
-    peak = 0.0 if rate is None else float(rate.finite.values.max())
-    return bool((rates <= SPENT * peak).any())
+def _awake(run: Run, quiet: Series) -> Series:
+    """What of it lies before the end of the schedule of the learning rate; all of it where the rate is 0 throughout."""
+    rate, rates = learning_rate(run), _rates(run, quiet)
+    if rate is None or rates is None or not (rates > 0).any():
+        return quiet
+    return quiet[rates > SPENT * float(rate.finite.values.max())]
 
 
 def _solved(run: Run) -> bool:
