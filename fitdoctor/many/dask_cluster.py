@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -49,8 +50,9 @@ class DaskCluster:
         try:
             if not address:
                 self._cluster = distributed.LocalCluster(
-                    n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
-                )
+                    n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL,
+                    preload=[__name__],
+                )  # fmt: skip
             self._client = distributed.Client(
                 self._cluster if self._cluster is not None else _with_scheme(address),
                 timeout=_PATIENCE, set_as_default=False,
@@ -182,6 +184,11 @@ def _quiet() -> Iterator[None]:
 
 _one_at_a_time = threading.Lock()
 """A worker may have several threads; judging is Python, and gains nothing from them."""
+
+
+def dask_setup(_worker: object) -> None:
+    """Called by Dask in each worker of a cluster of this machine: their parent hears Ctrl-C, and ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _hello(paths: Sequence[str]) -> tuple[str, str]:

@@ -18,13 +18,17 @@ LONG = "a-long-name-" * 20
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent in another way")
-def test_an_interrupted_command_goes_on_where_it_was(write: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["process", "dask"])
+def test_an_interrupted_command_goes_on_where_it_was(engine: str, write: Callable[..., Path], tmp_path: Path) -> None:
+    if engine == "dask":
+        pytest.importorskip("distributed")
     first = write(f"{LONG}0/metrics.csv", sick=True)
     for i in range(1, RUNS):
         folder = tmp_path / "logs" / f"{LONG}{i}"
         folder.mkdir()
         shutil.copy2(first, folder / "metrics.csv")
     command = [sys.executable, "-m", "fitdoctor", "analyze", tmp_path / "logs", "--workers", "2", "--quiet"]
+    command += ["--engine", engine]
     environment = {**os.environ, "FITDOCTOR_CACHE_DIR": str(tmp_path / "stored")}
     begun = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, start_new_session=True
