@@ -9,6 +9,8 @@ from tests.browser import browser, visit  # noqa: F401  # fixtures
 
 # Small nets are slower on several threads than on one, and `-n auto` already uses every core. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Keras asks when it is imported, and would look for tensorflow.
+os.environ.setdefault("KERAS_BACKEND", "torch")
 # No test may be answered with what another has stored, or touch the user's own cache.
 os.environ["FITDOCTOR_CACHE_DIR"] = ""
 

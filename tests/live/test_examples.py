@@ -18,6 +18,7 @@ SAYS = {
     "find_the_nan": "step 3: the gradient with respect to 0 is the first that is not finite",
     "fused_and_foreach": "('fused', True) {'loss'",
     "ignite_engine": "steps: 300 | iterations: 600",
+    "keras_fit": "found: ['double-softmax']",
     "lbfgs_closure": "steps: 20 |",
     "lightning_callback": "lightning_logs/version_1 | sick",
     "mixed_precision": "first non-finite value: None",
@@ -37,6 +38,7 @@ ARGUMENTS = {"distributed": ["ddp"]}  # test_ranks.py trains with FSDP2
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # importing Ignite
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")  # Lightning
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated")
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found")  # Transformers

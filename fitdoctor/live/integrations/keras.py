@@ -121,6 +121,7 @@ class FitdoctorCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
         each = per_epoch / steps.accumulated if per_epoch else None
         return {
             "keras": keras.__version__,
+            "dtype": str(self.model.dtype_policy.variable_dtype),  # not that of the first variable, a random seed
             "keras_loss": loss.name or None,
             "planned_epochs": epochs,
             "planned_steps": steps.steps + int((epochs - self._epoch) * each) if epochs and each else None,

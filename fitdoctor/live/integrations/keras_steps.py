@@ -101,6 +101,8 @@ class KerasSteps(StepSource):
         """The step is taken."""
         self._over = True
         self._moments.count += 1
+        if self.by_batch:  # as the training step of Keras does for each batch
+            self.zero_grad()
         super().end_step()
 
     def detach(self) -> None:
