@@ -204,19 +204,24 @@ def _why_no_finding(told: dict[str, Any], name: str) -> str:
 def _inventory(run: Run, offset: int) -> dict[str, Any]:
     """What was logged, a page of it."""
     logged = [s for s in run.series if len(s)]
-    rows = [
-        {
-            "quantity": s.signal.quantity.name,
-            "split": s.signal.split,
-            "layer": _text(s.signal.layer),
-            "per": s.per,
-            "points": len(s),
-            "steps": [s.span.first, s.span.last],
-        }
-        for s in logged[offset : offset + MOST_ROWS]
-    ]
-    more = offset + MOST_ROWS
-    return {"series": rows, "of": len(logged), "next_offset": more if more < len(logged) else None}
+    rows: list[dict[str, Any]] = []
+    size = 0
+    for series in logged[offset : offset + MOST_ROWS]:
+        rows.append(
+            {
+                "quantity": series.signal.quantity.name,
+                "split": series.signal.split,
+                "layer": _text(series.signal.layer),
+                "per": series.per,
+                "points": len(series),
+                "steps": [series.span.first, series.span.last],
+            }
+        )
+        size += len(str(rows[-1]))
+        if size > MOST_CHARACTERS:
+            break
+    more = offset + len(rows)
+    return {"series": rows, "of": len(logged), "next_offset": more if rows and more < len(logged) else None}
 
 
 def _the_series(run: Run, quantity: str, split: str, layer: str) -> Series:

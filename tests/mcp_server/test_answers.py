@@ -233,6 +233,12 @@ class TestSeries:
         pages = [answers._inventory(run, offset) for offset in (0, 100, 200)]
         assert [p["next_offset"] for p in pages] == [100, 200, None]
         assert [s["layer"] for p in pages for s in p["series"]] == [f"layer.{i}" for i in range(250)]
+        assert answers._inventory(run, 10**9) == {"series": [], "of": 250, "next_offset": None}
+
+    def test_long_names_of_layers_make_short_pages(self):
+        layers = [Series(Signal(GRAD_NORM, layer=f"{i}." + "x" * 900), [0], [1.0]) for i in range(100)]
+        page = answers._inventory(Run("a", tuple(layers)), 0)
+        assert page["next_offset"] == len(page["series"]) < 60
 
     def test_wrong_questions(self, shelf: Shelf):
         with pytest.raises(ReadError, match="got 'train accuracy'; it holds train loss, val loss"):
