@@ -190,7 +190,8 @@ def _short_steps(run: Run, quality: Quality, solved: float) -> Iterator[Finding]
     if left < solved or (chance is not None and curve.final / left < 0.5 * chance):
         return
     late = curve.tail_trend(max(1 / 3, 6 / len(curve)))  # on 5 values or fewer no trend can reach p < 0.01
-    steady = float(np.mean(np.diff(curve.values) < 0)) >= 0.9 or -late.change >= 4 * curve.noise
+    gain = max(-late.change, _late_gain(run, curve) * curve.swing)  # annealed steps at the end get nowhere
+    steady = float(np.mean(np.diff(curve.values) < 0)) >= 0.9 or gain >= 4 * curve.noise
     if late.p_down > 0.01 or curve.final >= curve.start or not steady:
         return
     split = held_out(run)
