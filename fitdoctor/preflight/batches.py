@@ -28,14 +28,21 @@ class Batch:
     raw: Any
 
     @classmethod
-    def of(cls, raw: Any, *, with_criterion: bool) -> Batch:
-        """Part what a loader gave: ``(x, ..., y)``, or a mapping with a target under a usual key."""
+    def of(cls, raw: Any, *, with_criterion: bool, takes: float = 1) -> Batch:
+        """Part what a loader gave: ``(x, ..., y)``, or a mapping with a target under a usual key.
+
+        Args:
+            raw: what the loader gave.
+            with_criterion: whether a criterion compares output and target; otherwise the model takes both.
+            takes: how many positional arguments such a model takes at most; one that takes fewer gets no target.
+        """
         if isinstance(raw, Mapping):
             key = next((k for k in TARGET_KEYS if k in raw), None)
             inputs = {k: v for k, v in raw.items() if k != key or not with_criterion}
             return cls(inputs, None if key is None else raw[key], raw)
         if isinstance(raw, list | tuple) and len(raw) > 1:
-            return cls(tuple(raw[:-1]), raw[-1], raw)
+            whole = not with_criterion and len(raw) <= takes
+            return cls(tuple(raw if whole else raw[:-1]), raw[-1], raw)
         if isinstance(raw, list | tuple) and len(raw) == 1:
             raw = raw[0]
         return cls((raw,), raw if with_criterion else None, raw)  # an autoencoder compares with its input
@@ -119,7 +126,8 @@ class Batch:
         def swap(value: Any) -> Any:
             return target if value is old else value
 
-        inputs = {k: swap(v) for k, v in self.inputs.items()} if isinstance(self.inputs, dict) else self.inputs
+        given = self.inputs
+        inputs = {k: swap(v) for k, v in given.items()} if isinstance(given, dict) else tuple(swap(v) for v in given)
         raw: Any = self.raw
         if isinstance(raw, Mapping):
             raw = {k: swap(v) for k, v in raw.items()}

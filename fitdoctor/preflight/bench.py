@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -96,7 +97,7 @@ class Bench:
         self.deadline: float | None = None
         self.raised: Exception | None = None  # by the program, not by a probe
         self.sources = {
-            split: Source(loader, split, with_criterion=criterion is not None)
+            split: Source(loader, split, with_criterion=criterion is not None, takes=_positional(self.model))
             for split, loader in loaders.items()
             if loader is not None
         }
@@ -315,7 +316,7 @@ class Bench:
         while True:
             empty = True
             for raw in self.train.fresh():
-                batch = Batch.of(raw, with_criterion=self.criterion is not None)
+                batch = self.train.parted(raw)
                 if self._fit_for_norms([batch]):
                     empty = False
                     yield self.placed(batch)
@@ -415,6 +416,17 @@ def place_of(model: nn.Module, device: torch.device | str | None = None) -> torc
     """Where a model is, or where it is said to run."""
     first = next(model.parameters(), None)
     return torch.device(device if device is not None else first.device if first is not None else "cpu")
+
+
+def _positional(model: nn.Module) -> float:
+    """How many positional arguments the forward pass of a model takes at most."""
+    try:
+        kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
+    except (TypeError, ValueError):
+        return 1
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return math.inf
+    return sum(k in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in kinds)
 
 
 def _as_loss(given: Any) -> Tensor:

@@ -82,10 +82,14 @@ class Recipe:
         if not self.scales:
             optimizer.step()
             return True
-        before = float(self.scaler.get_scale())
-        self.scaler.step(optimizer)
+        taken: list[bool] = []
+        handle = optimizer.register_step_post_hook(lambda *_: taken.append(True))
+        try:
+            self.scaler.step(optimizer)
+        finally:
+            handle.remove()
         self.scaler.update()
-        return float(self.scaler.get_scale()) >= before
+        return bool(taken)
 
 
 def recipe(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice
 from typing import Any
 
@@ -51,16 +51,17 @@ class Source:
         loader: what the training loop iterates over.
         split: "train", "val" or "test".
         with_criterion: whether a criterion compares output and target.
+        takes: how many positional arguments a model takes that returns its loss.
 
     Attributes:
         why_unreadable: why nothing can be read from it, "" where it can.
     """
 
-    def __init__(self, loader: Any, split: str, *, with_criterion: bool) -> None:
+    def __init__(self, loader: Any, split: str, *, with_criterion: bool, takes: float = 1) -> None:
         self.loader = loader
         self.split = split
         self.why_unreadable = ""
-        self._with_criterion = with_criterion
+        self.parted = partial(Batch.of, with_criterion=with_criterion, takes=takes)
         self._batches: list[Batch] = []
         self._sample: Batch | None = None
         self._lent: list[tuple[dict[str, Any], str, _Lent]] = []
@@ -121,7 +122,7 @@ class Source:
             except TypeError:
                 return None
         if isinstance(self.loader, list | tuple):
-            return sum(len(Batch.of(raw, with_criterion=self._with_criterion)) for raw in self.loader)
+            return sum(len(self.parted(raw)) for raw in self.loader)
         return None
 
     @property
@@ -178,7 +179,7 @@ class Source:
             found: list[Batch] = []
             count = 0
             for raw in self.fresh():
-                found.append(Batch.of(raw, with_criterion=self._with_criterion).mapped(lambda t: t.detach().clone()))
+                found.append(self.parted(raw).mapped(lambda t: t.detach().clone()))
                 count += max(1, len(found[-1]))
                 if count >= examples:
                     break
@@ -219,7 +220,7 @@ class Source:
             raw = collate([self.dataset[i] for i in index])
         except (RuntimeError, ValueError, TypeError, KeyError):
             return None  # lengths differ, or the dataset is asked for batches of indices
-        batch = Batch.of(raw, with_criterion=self._with_criterion).mapped(lambda t: t.detach().clone())
+        batch = self.parted(raw).mapped(lambda t: t.detach().clone())
         return batch if len(batch) == len(index) else None
 
     def epoch_order(self, most: int) -> list[int] | None:

@@ -378,3 +378,108 @@ def test_streams_are_judged_as_far_as_they_can_be() -> None:
 def test_batches_that_differ_in_shape_are_told() -> None:
     batches = [(torch.randn(8, n), torch.randint(0, 3, (8,))) for n in (10, 10, 12)]
     Program(mlp(), train_loader=batches).skips("defective-data", "differ in shape")
+
+
+# --- class weights, copies, augmentation, PRE026 --------------------------------------------------------
+
+
+def imbalanced() -> tuple[Tensor, Tensor, Tensor]:
+    x, y = vectors(600)
+    y = torch.where((y == 2) & (torch.arange(600) % 8 > 0), 0, y)
+    return x, y, torch.bincount(y).float()
+
+
+def test_class_weights_that_favour_frequent_classes_are_found() -> None:
+    x, y, counts = imbalanced()
+    program = split(x, y)
+    program.criterion = nn.CrossEntropyLoss(weight=counts / counts.mean())
+    program.finds("class-imbalance", "class weights rise with the class counts: class 2", severity="warning")
+    few = split(x, (y == 2).float()[:, None], net=mlp(10, 8, 1))
+    few.criterion = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(0.1))
+    few.finds("class-imbalance", "class weights rise", severity="warning")
+
+
+def test_class_weights_that_help_rare_classes_and_mild_ones_are_sound() -> None:
+    x, y, counts = imbalanced()
+    for weight in (counts.mean() / counts, torch.tensor([1.0, 1.3, 1.0])):
+        program = split(x, y)
+        program.criterion = nn.CrossEntropyLoss(weight=weight)
+        assert all(f.severity == "note" for f in program.outcome("class-imbalance").findings)
+    few = split(x, (y == 2).float()[:, None], net=mlp(10, 8, 1))
+    few.criterion = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(9.0))
+    assert all(f.severity == "note" for f in few.outcome("class-imbalance").findings)
+
+
+def test_examples_copied_before_the_split_are_found() -> None:
+    x, y = (t.repeat(2, *[1] * (t.ndim - 1)) for t in vectors(250))
+    order = torch.randperm(500, generator=torch.Generator().manual_seed(0))
+    split(x[order], y[order]).finds("train-val-overlap", "identical to training examples", severity="warning")
+
+
+class Shaken(Dataset[Any]):
+    """Augments when it is read."""
+
+    def __init__(self, x: Tensor, y: Tensor, noise: float) -> None:
+        self.x, self.y, self.noise = x, y, noise
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        return self.x[i] + self.noise * torch.randn(self.x.shape[1:]), self.y[i]
+
+
+def shaken(held_scale: float = 1.0, held_noise: float = 0.0) -> Program:
+    x, y = vectors(600)
+    train = DataLoader(Shaken(x[:400], y[:400], 0.6), 32, shuffle=True)
+    val = DataLoader(Shaken(held_scale * x[400:], y[400:], held_noise), 50)
+    return Program(mlp(), train_loader=train, val_loader=val)
+
+
+def test_augmented_training_examples_are_no_shift_and_another_scale_is() -> None:
+    shaken().sound("train-val-shift")
+    shaken(held_scale=30.0).finds("train-val-shift", "augmented training inputs", severity="warning")
+
+
+def test_augmented_validation_examples_are_noted() -> None:
+    shaken(held_noise=0.6).finds("evaluation-differs", "differ from reading to reading", severity="note")
+    shaken().sound("evaluation-differs")
+
+
+def test_a_copy_of_the_target_among_the_inputs_is_found() -> None:
+    x, y = vectors(500)
+    code = torch.tensor([3.0, -1.0, 7.0])[y]
+    split(torch.cat([x, code[:, None]], 1), y, net=mlp(11, 3)).finds(
+        "label-in-inputs", "input feature 10 alone tells the class", severity="warning"
+    )
+    value = x[:, :3].sum(1, keepdim=True)
+    program = split(torch.cat([x, 2 - 5 * value], 1), value, net=mlp(11, 8, 1))
+    program.criterion = nn.MSELoss()
+    program.finds("label-in-inputs", "input feature 10 alone tells the target")
+
+
+def test_features_that_only_help_are_sound() -> None:
+    split(*vectors(500)).sound("label-in-inputs")
+    x, y = vectors(500)
+    hint = torch.where(torch.rand(500, generator=torch.Generator().manual_seed(0)) < 0.98, y, 0).float()
+    split(torch.cat([x, hint[:, None]], 1), y, net=mlp(11, 3)).sound("label-in-inputs")
+    program = split(x, x[:, :1] + 0.01 * x[:, 1:2], net=mlp(10, 8, 1))
+    program.criterion = nn.MSELoss()
+    program.sound("label-in-inputs")
+
+
+def test_an_autoencoder_and_images_are_not_asked_for_copies() -> None:
+    x, _ = vectors(500)
+    program = split(x, x, net=mlp(10, 8, 10))
+    program.criterion = nn.MSELoss()
+    program.skips("label-in-inputs", "several targets per example")
+    torch.manual_seed(0)
+    wide = torch.randn(60, 5_000)
+    split(wide, (wide[:, 0] > 0).long(), held=10, net=mlp(5_000, 3)).skips("label-in-inputs", "no table")
+
+
+def test_a_loss_that_ignores_the_target_says_nothing_about_labels() -> None:
+    x, y = vectors(500)
+    program = split(x, y, net=mlp(10, 16, 10))
+    program.criterion = lambda out, target: nn.functional.cross_entropy(out @ out.T, torch.arange(len(out)))
+    program.skips("labels-not-learned", "does not depend on the target")

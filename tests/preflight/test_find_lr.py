@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,11 @@ import pytest
 import torch
 from fitdoctor import CannotJudge, find_lr
 from fitdoctor.errors import ConfigError, FitdoctorError
+from fitdoctor.preflight.bench import Bench
 from fitdoctor.preflight.learning_rate import LearningRates
 from fitdoctor.preflight.learning_rate.reading import Ramp, interval, read, smoothed
 from fitdoctor.preflight.learning_rate.schedule import propose
+from fitdoctor.preflight.learning_rate.trials import Trial, chosen, climb
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.preflight.programs import loader, loaders, mlp, vectors
@@ -128,16 +129,16 @@ def test_the_same_program_gets_the_same_suggestion() -> None:
         return torch.optim.Adam(net.parameters())
 
     torch.manual_seed(3)
-    first = found_for(optimizer, seeds=1)
+    first = found_for(optimizer, seeds=1, trials=20)
     torch.manual_seed(3)
-    assert found_for(optimizer, seeds=1).suggestion == first.suggestion
+    assert found_for(optimizer, seeds=1, trials=20).suggestion == first.suggestion
 
 
 def test_the_rate_that_the_optimizer_has_does_not_matter() -> None:
     torch.manual_seed(0)
-    a = found_for(lambda n: torch.optim.SGD(n.parameters(), 1e-4), seeds=1)
+    a = found_for(lambda n: torch.optim.SGD(n.parameters(), 1e-4), seeds=1, trials=20)
     torch.manual_seed(0)
-    b = found_for(lambda n: torch.optim.SGD(n.parameters(), 0.0), seeds=1)
+    b = found_for(lambda n: torch.optim.SGD(n.parameters(), 0.0), seeds=1, trials=20)
     assert a.suggestion == b.suggestion
 
 
@@ -145,7 +146,7 @@ def test_parameter_groups_keep_their_ratios() -> None:
     def groups(net: Any) -> Any:
         return torch.optim.SGD([{"params": net[0].parameters()}, {"params": net[2].parameters(), "lr": 0.01}], 0.1)
 
-    rates = found_for(groups)
+    rates = found_for(groups, trials=0)
     assert rates.ratios == pytest.approx((1.0, 0.1))
     assert "by parameter group" in str(rates)
 
@@ -157,7 +158,13 @@ def test_accumulation_gives_the_rate_of_the_larger_batch() -> None:
         torch.manual_seed(0)
         optimizer = torch.optim.SGD(net.parameters(), 0.1)
         return find_lr(
-            net, nn.CrossEntropyLoss(), optimizer, loader(x, y, batch, drop_last=True), accumulate=accumulate, seeds=1
+            net,
+            nn.CrossEntropyLoss(),
+            optimizer,
+            loader(x, y, batch, drop_last=True),
+            accumulate=accumulate,
+            seeds=1,
+            trials=20,
         )
 
     whole, pieces = rates(32, 1), rates(8, 4)
@@ -184,11 +191,72 @@ def test_what_does_not_learn_cannot_be_judged() -> None:
         ({"seeds": 0}, "expected seeds of 1 or more"),
         ({"accumulate": 0}, "expected accumulate of 1 or more"),
         ({"lowest": 1.0, "highest": 0.1}, "expected 0 < lowest < highest"),
+        ({"trials": 5}, "expected trials of 20 or more, or 0"),
     ],
 )
 def test_arguments_are_checked(wrong: dict[str, Any], part: str) -> None:
     with pytest.raises(ConfigError, match=part):
         found_for(lambda n: torch.optim.SGD(n.parameters(), 0.1), **wrong)
+
+
+# --- trials -----------------------------------------------------------------------------------------------
+
+
+def tried(*losses: float, start: float = 2.0) -> list[Trial]:
+    """Trials a half step apart, around 0.01."""
+    return [Trial(0.01 * 10 ** (i / 4), loss, start) for i, loss in enumerate(losses)]
+
+
+def test_the_suggestion_lies_between_the_best_rate_and_the_lowest_that_does_as_well() -> None:
+    trials = tried(1.5, 1.03, 1.0, 1.02, math.inf)
+    low, suggestion, high = chosen(trials)
+    assert suggestion == pytest.approx((trials[1].rate * trials[2].rate) ** 0.5)
+    assert low == pytest.approx(trials[0].rate)  # a quarter of a decade below the lowest that is worth trying
+    assert high == pytest.approx(trials[4].rate)
+
+
+def test_rates_beyond_a_gap_are_not_worth_trying() -> None:
+    trials = tried(1.0, 1.5, 1.01, 1.6)
+    low, suggestion, high = chosen(trials)
+    assert low < suggestion == trials[0].rate < high < trials[2].rate
+
+
+def test_trials_that_learn_nothing_choose_nothing() -> None:
+    assert chosen([]) is None
+    assert chosen(tried(math.inf, math.inf)) is None
+    assert chosen(tried(2.0, 2.1, 2.5)) is None
+
+
+@given(st.lists(st.one_of(st.floats(-1e3, 1e3), st.just(math.inf)), min_size=1, max_size=9), st.floats(-1e3, 1e3))
+def test_any_trials_give_an_ordered_interval_or_none(losses: list[float], start: float) -> None:
+    trials = tried(*losses, start=start)
+    found = chosen(trials)
+    if found is not None:
+        low, suggestion, high = found
+        best = min((t for t in trials), key=lambda t: t.loss)
+        assert low < suggestion <= best.rate * (1 + 1e-9)
+        assert best.rate < high
+
+
+def test_trials_climb_from_a_poor_start() -> None:
+    """From a rate that is far too low the trials go up until the next one is worse."""
+    net = mlp()
+    bench = Bench(net, nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), 0.1), {"train": loaders()[0]})
+    trials = climb(bench, 0.02, 40)
+    losses = [t.loss for t in trials]
+    place = losses.index(min(losses))
+    assert 0 < place < len(trials) - 1
+    assert [t.rate for t in trials] == sorted(t.rate for t in trials)
+    assert trials[place].rate > 0.1
+    assert {t.start for t in trials} == {trials[0].start}
+
+
+def test_without_trials_the_ramps_decide() -> None:
+    rates = found_for(lambda n: torch.optim.SGD(n.parameters(), 0.1), seeds=1, trials=0)
+    assert rates.trials == ()
+    assert rates.edge is not None
+    assert rates.suggestion <= rates.edge / 3
+    assert "trials" not in str(rates)
 
 
 def result(**more: Any) -> LearningRates:
@@ -252,19 +320,3 @@ def test_the_plot_needs_matplotlib_and_shows_the_interval(tmp_path: Path, monkey
     assert axes.get_xscale() == "log"
     labels = [t.get_text() for t in axes.get_legend().get_texts()]
     assert labels == ["worth trying: 0.001 to 0.03", "suggestion 0.01", "stable edge 0.1"]
-
-
-def test_two_processes_agree(tmp_path: Path) -> None:
-    """Each process sees other examples; the suggestion is one, to the last digit."""
-    script = Path(__file__).with_name("ranks_script.py")
-    store = tmp_path / "store"
-    workers = [
-        subprocess.Popen([sys.executable, str(script), str(rank), str(store)], stdout=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    told = [w.communicate(timeout=240)[0].strip().splitlines()[-1] for w in workers]
-    assert [w.returncode for w in workers] == [0, 0]
-    assert told[0] == told[1]
-    suggestion, same = told[0].split()
-    assert 1e-4 < float(suggestion) < 10
-    assert same == "True"

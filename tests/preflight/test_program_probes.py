@@ -69,6 +69,63 @@ def test_a_program_that_fails_is_the_one_root() -> None:
     assert {o.rule: o.why for o in report.outcomes if o.status == "crashed"} == {}
 
 
+def test_the_message_of_torch_is_the_message() -> None:
+    Program(mlp(10, 8, 2)).finds("program-fails", "Target 2 is out of bounds")
+
+
+def test_a_step_that_raises_fails_too() -> None:
+    class Refusing(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            raise RuntimeError("no step today")
+
+    net = mlp()
+    Program(net, optimizer=Refusing(net.parameters(), 0.1)).finds("program-fails", "no step today")
+
+
+class Detector(nn.Module):
+    """Takes a list of images and a list of what is on them, and returns its losses by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4, 3)
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        if len(images) != len(targets):
+            raise ValueError("as many targets as images are needed")
+        h = torch.stack([self.body(x[None]).relu().mean((0, 2, 3)) for x in images])
+        scores, y = self.head(h), torch.stack([t["label"] for t in targets])
+        return {"class": F.cross_entropy(scores, y), "size": 0.01 * h.square().mean()}
+
+
+def test_losses_by_name_are_summed_and_lists_of_examples_are_parted_by_example() -> None:
+    g = torch.Generator().manual_seed(0)
+    images = [torch.randn(1, 6 + i % 3, 8, generator=g) for i in range(48)]
+    marks = [{"label": torch.tensor(i % 3), "boxes": torch.rand(i % 4, 4, generator=g)} for i in range(48)]
+    batches = [(images[i : i + 8], marks[i : i + 8]) for i in range(0, 48, 8)]
+    program = Program(Detector(), None, train_loader=batches)
+    names = ("program-fails", "parameters-not-trained", "unused-parameters", "examples-mixed", "batch-too-large")
+    assert {o.rule: o.status for o in program.check(*names).outcomes if o.status == "crashed"} == {}
+    program.sound("program-fails")
+    Program(mlp(), lambda o, y: {"a": F.cross_entropy(o, y), "b": o.square().mean()}).sound("program-fails")
+    Program(mlp(), lambda o, y: {"logits": o}).finds("program-fails", "expected a loss, got dict with logits")
+
+
+def test_what_the_program_raises_on_part_of_a_batch_is_no_bug_of_a_probe() -> None:
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) != 32:
+                raise ValueError("batches of 32 only")
+            return self.net(x)
+
+    x, y = vectors(320)
+    Program(Whole(), train_loader=loader(x, y)).skips("examples-mixed", "the program raises ValueError on part")
+
+
 # --- PRE002 ---------------------------------------------------------------------------------------------
 
 
@@ -113,6 +170,26 @@ def test_a_trained_model_is_only_noted() -> None:
             program.criterion(program.model(x), y).backward()
             program.optimizer.step()
     program.finds("wrong-initial-loss", "below that of the best constant", severity="note")
+
+
+def test_large_targets_are_named_and_a_bias_at_their_mean_is_sound() -> None:
+    x, _ = vectors(400)
+    y = 3_000 + 500 * x[:, :1]
+    net = mlp(10, 8, 1)
+    Program(net, nn.MSELoss(), train_loader=loader(x, y)).finds(
+        "wrong-initial-loss", "targets have a root mean square of", severity="warning"
+    )
+    ages = Program(net, nn.MSELoss(), train_loader=loader(x, 40 + 12 * x[:, :1]))
+    ages.finds("wrong-initial-loss", "targets", severity="note")
+    with torch.no_grad():
+        net[-1].bias.fill_(40.0)
+    assert "targets have" not in str(ages.outcome("wrong-initial-loss").findings)
+    Program(mlp(10, 8, 1), nn.MSELoss(), train_loader=loader(x, 2 + x[:, :1])).sound("wrong-initial-loss")
+
+
+def test_a_loss_with_other_terms_is_not_taken_for_the_call_inside_it() -> None:
+    Program(mlp(), lambda o, y: F.cross_entropy(o, y) + 5 + o.square().mean()).skips("wrong-initial-loss", "one call")
+    Program(mlp(), lambda o, y: F.cross_entropy(o, y, reduction="sum") / len(y)).sound("wrong-initial-loss")
 
 
 # --- PRE003 ---------------------------------------------------------------------------------------------
@@ -170,6 +247,36 @@ def test_odd_but_sound_inputs_are_sound() -> None:
     assert "harmless" in message
 
 
+class Tagger(nn.Module):
+    """One class per position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.head = nn.Embedding(12, 8), nn.Linear(8, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.table(x)).transpose(1, 2)
+
+
+def test_padding_that_counts_is_found_and_ignored_padding_is_sound() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(1, 12, (160, 9), generator=g)
+    y = (x + 1) % 12
+    y[y == 0] = 1
+    pad = torch.arange(9) >= torch.randint(3, 10, (160, 1), generator=g)
+    short, short_y = x.masked_fill(pad, 0), y.masked_fill(pad, 0)
+    message = Program(Tagger(), train_loader=loader(short, short_y)).finds("wrong-loss-input", "are padding")
+    assert "class 0" in message
+    Program(Tagger(), nn.CrossEntropyLoss(ignore_index=0), train_loader=loader(short, short_y)).sound(
+        "wrong-loss-input"
+    )
+    Program(Tagger(), train_loader=loader(short, y.masked_fill(pad, -100))).sound("wrong-loss-input")
+    Program(Tagger(), train_loader=loader(x, y)).sound("wrong-loss-input")
+    quiet = y.masked_fill(pad, 3)  # a class that often comes last, on inputs that go on
+    Program(Tagger(), train_loader=loader(x, quiet)).sound("wrong-loss-input")
+
+
 # --- PRE004 ---------------------------------------------------------------------------------------------
 
 
@@ -208,6 +315,32 @@ def test_frozen_and_tied_parameters_and_a_warm_up_from_zero_are_sound() -> None:
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(1.0, i / 10))
     Program(net, optimizer=optimizer, more={"scheduler": scheduler}).skips("parameters-not-trained", "rate is 0")
+
+
+class Aside(nn.Module):
+    """Keeps layers in a list of its own."""
+
+    def __init__(self, trained: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.aside, self.head, self.trained = [mlp(10, 16, 16)], nn.Linear(16, 3), trained
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.trained):
+            h = self.aside[0](x)
+        return self.head(h)
+
+
+def test_layers_that_the_model_does_not_know_are_found() -> None:
+    message = Program(Aside()).finds("parameters-not-trained", "not registered in the model", severity="error")
+    assert message.startswith("4 tensors")
+
+
+def test_a_teacher_kept_aside_and_layers_that_the_optimizer_knows_are_sound() -> None:
+    Program(Aside(trained=False)).sound("parameters-not-trained")
+    net = Aside()
+    both = [*net.parameters(), *net.aside[0].parameters()]
+    Program(net, optimizer=torch.optim.Adam(both, 1e-3)).sound("parameters-not-trained")
 
 
 # --- PRE005 and PRE006 ----------------------------------------------------------------------------------
@@ -258,6 +391,23 @@ def test_an_optimizer_that_diverges_is_told_from_a_model_that_cannot_learn() -> 
     program.finds("one-batch-not-learned", "diverges", severity="warning")
     slow = Program(net, optimizer=torch.optim.SGD(net.parameters(), 1e-6))
     slow.finds("one-batch-not-learned", "is slow", severity="note")
+
+
+def test_weight_decay_that_undoes_what_is_learned_is_found() -> None:
+    net = mlp()
+    heavy = Program(net, optimizer=torch.optim.Adam(net.parameters(), 1e-2, weight_decay=3.0))
+    heavy.finds("one-batch-not-learned", "with weight decay 3 Adam cannot learn", severity="warning")
+    usual = Program(net, optimizer=torch.optim.AdamW(net.parameters(), 1e-2, weight_decay=0.1))
+    usual.sound("one-batch-not-learned")
+
+
+def test_a_loss_whose_least_value_is_unknown_is_not_called_unlearnable() -> None:
+    def floored(out: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(out, y) + 0.4 + 0.01 * out.square().mean()
+
+    program = Program(mlp(), floored)
+    outcome = program.outcome("one-batch-not-learned")
+    assert outcome.status in ("clean", "skipped")
 
 
 # --- PRE007 ---------------------------------------------------------------------------------------------
@@ -324,6 +474,29 @@ def test_matched_initialisation_is_sound() -> None:
     Program(deep(5)).sound("poor-initialisation")
 
 
+def alike(value: float) -> nn.Sequential:
+    net = mlp(10, 16, 16, 3)
+    for p in net.parameters():
+        nn.init.constant_(p, value)
+    return net
+
+
+def test_units_that_begin_equal_and_stay_so_are_found() -> None:
+    Program(alike(0.0)).finds("poor-initialisation", "have the same weights", severity="error")
+    Program(alike(0.05)).finds("poor-initialisation", "the 16 units of 0 have the same weights")
+    roots = [d.root.rule for d in Program(alike(0.0)).check("poor-initialisation", "dead-units", "unused-parameters",
+                                                             "one-batch-not-learned").diagnoses]  # fmt: skip
+    assert roots == ["poor-initialisation"]
+
+
+def test_a_head_that_begins_at_zero_is_sound() -> None:
+    net = mlp(10, 16, 16, 16, 16, 3)
+    nn.init.zeros_(net[-1].weight)
+    nn.init.zeros_(net[-1].bias)
+    outcome = Program(net).outcome("poor-initialisation")
+    assert outcome.findings == ()
+
+
 class Residual(nn.Module):
     """Branches begin at zero."""
 
@@ -345,7 +518,7 @@ class Residual(nn.Module):
 
 def test_normalised_and_zero_branches_are_sound() -> None:
     Program(deep(20, norm=True)).sound("poor-initialisation")
-    Program(Residual()).skips("poor-initialisation", "hidden layers")
+    Program(Residual()).skips("poor-initialisation", "hidden layers")  # zero branches differ after the first steps
     program = Program(Residual())
     program.sound("unused-parameters")
     program.sound("one-batch-not-learned")
@@ -529,3 +702,45 @@ def test_whole_reports_name_one_root() -> None:
     assert [d.root.rule for d in harmful] == ["unnormalised-inputs"]
     assert harmful[0].explains
     assert report.facts["classes"] == 3
+
+
+def test_a_rate_far_beyond_the_edge_is_found_where_no_ramp_can_be_read() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 10, generator=g)
+    y = x[:, :1] + 3 * torch.randn(300, 1, generator=g)  # noise hides the fall
+    net = mlp(10, 8, 1)
+    program = Program(net, nn.MSELoss(), torch.optim.SGD(net.parameters(), 50.0), loader(x, y, 16))
+    message = program.finds(
+        "learning-rate-out-of-range", "the learning rate 50", severity="warning",
+        options={"learning-rate-out-of-range": {"steps": 60}},
+    )  # fmt: skip
+    assert "breaks away" in message
+
+
+class Sampling(nn.Module):
+    """Draws a code, in eval mode as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x + 0.1 * torch.randn_like(x))
+
+
+def test_sampling_is_only_noted_and_attention_that_drops_in_eval_mode_is_found() -> None:
+    Program(Sampling()).finds("evaluation-differs", "two evaluations", severity="note")
+
+    class Attending(nn.Module):
+        def __init__(self, obeys: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.inside, self.head, self.obeys = nn.Linear(1, 8), nn.Linear(8, 3), obeys
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.inside(x[..., None])[:, None]
+            drop = 0.5 if self.training or not self.obeys else 0.0
+            return self.head(F.scaled_dot_product_attention(h, h, h, dropout_p=drop)[:, 0].mean(1))
+
+    Program(Attending(obeys=False)).finds("evaluation-differs", "two evaluations", severity="warning")
+    Program(Attending(obeys=True)).sound("evaluation-differs")

@@ -145,7 +145,7 @@ def chosen(trials: Sequence[Trial]) -> tuple[float, float, float] | None:
 
     The suggestion lies between the best rate and the lowest that does as well (geometric mean): a long training makes
     up for a rate that is a little low, and is less forgiving than a short one of a rate that is a little high. The
-    interval holds the rates worth trying, and half of the way to their neighbours.
+    interval holds the rates worth trying, and a quarter of a decade beyond them.
     """
     finite = [t for t in trials if math.isfinite(t.loss)]
     if not finite:
