@@ -30,12 +30,13 @@ from fitdoctor.run import Fact
 class FitdoctorCallback(Guest, Callback):
     """Watches a training by `Trainer.fit`; arguments and attributes are those of `Guest`.
 
-    The monitor comes after the sanity check and goes when training ends. It logs to ``trainer.log_dir``, beside
-    the logger's own files, and nowhere for a trainer without a logger. A criterion is found by itself where the module has one loss module. ``stop_on`` sets
-    ``trainer.should_stop``.
+    The monitor comes after the sanity check and goes when training ends. It logs to ``trainer.log_dir``, beside the
+    logger's own files, and nowhere for a trainer without a logger. A criterion is found by itself where the module
+    has one loss module. ``stop_on`` sets ``trainer.should_stop``.
     """
 
     _before: Mapping[str, Any] = {}
+    _steps: int | None = None  # of the first optimizer, as a checkpoint has them
 
     # --- training ---------------------------------------------------------------------------------------
 
@@ -49,7 +50,7 @@ class FitdoctorCallback(Guest, Callback):
         self.enter(
             pl_module,
             optimizers,
-            host=Host(start=_steps_done(trainer, pl_module), tells_batches=True),
+            host=Host(start=self._steps_done(trainer, pl_module), tells_batches=True),
             framework="lightning",
             folder=folder if trainer.loggers and not trainer.fast_dev_run else None,
             criterion=_criterion(pl_module),
@@ -118,6 +119,26 @@ class FitdoctorCallback(Guest, Callback):
         named = {tag: value for tag, value in now.items() if value is not before.get(tag)}
         self.log_validation(named, all_of_it=True)
 
+    # --- checkpoints ------------------------------------------------------------------------------------
+
+    @guarded
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """With several optimizers stepped by hand, Lightning does not know how often the first one did."""
+        if self.monitor is not None and not pl_module.automatic_optimization:
+            checkpoint["fitdoctor_steps"] = self.monitor.step
+
+    @guarded
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """What was saved."""
+        self._steps = checkpoint.get("fitdoctor_steps")
+
+    def _steps_done(self, trainer: Any, pl_module: Any) -> int:
+        """Steps of the first optimizer before this call of fit; `global_step` counts those of all optimizers."""
+        steps, self._steps = self._steps, None
+        if pl_module.automatic_optimization:
+            return int(trainer.global_step)
+        return steps if steps is not None else int(trainer.global_step) // len(trainer.optimizers)
+
     # --- the end ----------------------------------------------------------------------------------------
 
     @guarded
@@ -134,13 +155,6 @@ class FitdoctorCallback(Guest, Callback):
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Nothing of ours stays."""
         self.leave()
-
-
-def _steps_done(trainer: Any, pl_module: Any) -> int:
-    """Steps of the first optimizer before this call of fit; `global_step` counts those of all optimizers."""
-    if pl_module.automatic_optimization:
-        return int(trainer.global_step)
-    return int(trainer.global_step) // len(trainer.optimizers)
 
 
 def _criterion(pl_module: nn.Module) -> nn.Module | None:
