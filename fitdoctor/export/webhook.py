@@ -12,6 +12,7 @@ import ipaddress
 import json
 import os
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,8 @@ URL_VARIABLE = "FITDOCTOR_WEBHOOK_URL"
 HEADER_VARIABLE = "FITDOCTOR_WEBHOOK_HEADER"
 MOST_BYTES = 1 << 20
 """A POST of several reports ends before this size; one report alone may be larger."""
+WHOLE_ATTEMPT = 3
+"""An attempt ends after so many times the timeout, whatever the server does; also name servers are waited for."""
 LONGEST_WAIT = 30.0
 """Seconds that a server may ask us to wait before the next attempt."""
 
@@ -140,7 +143,7 @@ class Webhook:
         pause = self.pause
         for left in reversed(range(self.attempts)):
             try:
-                self._try(body)
+                self._try_in_time(body)
             except _Failed as failed:
                 if failed.final or not left:
                     tries = self.attempts - left
@@ -150,6 +153,30 @@ class Webhook:
                 pause *= 4
             else:
                 return
+
+    def _try_in_time(self, body: bytes) -> None:
+        """One attempt. Sockets only know how long to wait for the next byte: a server may send one now and then."""
+        outcome: list[Exception | None] = []
+
+        def attempt() -> None:
+            try:
+                self._try(body)
+            except Exception as error:
+                outcome.append(error)
+            else:
+                outcome.append(None)
+
+        thread = threading.Thread(target=attempt, name="fitdoctor-webhook", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter ends and starts no more threads
+            attempt()
+        else:
+            thread.join(WHOLE_ATTEMPT * self.timeout)
+        if not outcome:
+            raise _Failed(f"no whole answer within {WHOLE_ATTEMPT * self.timeout:g} s")
+        if outcome[0] is not None:
+            raise outcome[0]
 
     def _try(self, body: bytes) -> None:
         import http.client

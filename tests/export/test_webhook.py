@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import threading
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -168,7 +170,6 @@ class TestFailures:
 
     def test_a_server_that_speaks_no_http(self):
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            import threading
 
             def answer() -> None:
                 connection, _ = listening.accept()
@@ -180,6 +181,26 @@ class TestFailures:
             thread.start()
             with pytest.raises(ExportError, match="got none"):
                 replace(Webhook.of(f"http://127.0.0.1:{listening.getsockname()[1]}"), attempts=1).tell("a", diagnosis())
+            thread.join()
+
+    def test_a_server_that_drips_is_left(self):
+        over = threading.Event()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+
+            def drip() -> None:
+                connection, _ = listening.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(1 << 16)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+                    while not over.wait(0.02):
+                        connection.sendall(b"x")
+
+            thread = threading.Thread(target=drip)
+            thread.start()
+            hook = Webhook(f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=0.5, attempts=1)
+            with pytest.raises(ExportError, match=r"got no whole answer within 1\.5 s"):
+                hook.tell("a", diagnosis())
+            over.set()
             thread.join()
 
     def test_how_long_to_wait_is_heard_within_reason(self, server: Server, monkeypatch: pytest.MonkeyPatch):
