@@ -89,8 +89,8 @@ def main() -> None:
     scored = [r for r in reports if any(str(c.signal) == "val accuracy" for c in r.curves)]
     others = [r for r in reports if r not in scored]
     for title, part, metric, at in (
-        ("default (final val loss)", reports, None, "final"),
-        ("best val loss", reports, None, "best"),
+        ("default: best smoothed val loss", reports, None, "best"),
+        ("final val loss", reports, None, "final"),
         ("what the labels were made from: val accuracy", scored, "accuracy:val", "final"),
         ("what the labels were made from: val loss", others, None, "final"),
     ):

@@ -211,15 +211,18 @@ def _regrets(columns: Sequence[Sequence[FloatArray]], span: float) -> FloatArray
 
 
 def _stretch(regrets: FloatArray, tolerance: float) -> tuple[int, int, int]:
-    """First and last rate of the stretch around the best, and the best."""
+    """First and last rate of the stretch around the best, and the best.
+
+    Away from the best, regret is taken to grow: a rate that does better than one nearer to the best, or worse than one
+    further away, is noise, and such neighbours share their mean (isotonic regression, Barlow et al. 1972).
+    """
+    from scipy.optimize import isotonic_regression
+
     best = int(np.argmin(regrets))
-    limit = regrets[best] + tolerance
-    first = last = best
-    while first > 0 and regrets[first - 1] <= limit:
-        first -= 1
-    while last + 1 < len(regrets) and regrets[last + 1] <= limit:
-        last += 1
-    return first, last, best
+    limit = float(regrets[best]) + tolerance
+    above = isotonic_regression(regrets[best:]).x <= limit
+    below = isotonic_regression(regrets[best::-1]).x <= limit
+    return best - int(below.sum()) + 1, best + int(above.sum()) - 1, best
 
 
 def _edges(

@@ -123,9 +123,10 @@ def _noise(configs: Sequence[_Config]) -> tuple[float, NoiseOf, int]:
 def _chances(configs: Sequence[_Config], sigma: float, freedom: int) -> tuple[float, int, float]:
     """Probability that the first is the best, how many others could be, and how much of its value is luck.
 
-    Means are drawn around what was measured, with the noise's own uncertainty (scaled inverse chi-square of its
-    degrees of freedom; flat priors). Luck: the winner's curse, by bootstrap: the measured means, drawn together by the
-    part of their spread that is noise, are taken for the truth, noise is added, and the best is picked again.
+    True means are drawn around the measured ones, which are first drawn together by the part of their spread that is
+    noise (empirical Bayes), with the noise's own uncertainty (scaled inverse chi-square of its degrees of freedom).
+    Luck: the winner's curse, by bootstrap: means with the spread that is no noise are taken for the truth, noise is
+    added, and the best is picked again. docs/sweep.md tells how often the chances came true.
     """
     if not math.isfinite(sigma):
         return math.nan, 0, math.nan
@@ -143,12 +144,13 @@ def _chances(configs: Sequence[_Config], sigma: float, freedom: int) -> tuple[fl
     if freedom:
         spread = sigma * np.sqrt(freedom / generator.chisquare(freedom, draws))
     noise = generator.standard_normal((draws, len(near))) * errors * spread[:, None]
-    wins = np.bincount(np.argmin(means + noise, axis=1), minlength=len(near)) / draws
+    centre = float(means.mean())
+    kept = max(0.0, 1 - float(np.mean((sigma * errors) ** 2)) / float(means.var())) if means.var() > 0 else 0.0
+    shrunk = centre + kept * (means - centre) + math.sqrt(max(kept, 1e-6)) * noise
+    wins = np.bincount(np.argmin(shrunk, axis=1), minlength=len(near)) / draws
     chance = float(wins[0])
     order = np.sort(wins[1:])[::-1]
     needed = np.searchsorted(np.cumsum(order), SURE - chance) + 1 if chance < SURE else 0
-    centre = float(means.mean())
-    kept = max(0.0, 1 - float(np.mean((sigma * errors) ** 2)) / float(means.var())) if means.var() > 0 else 0.0
     truth = centre + math.sqrt(kept) * (means - centre)
     seen = truth + noise
     picked = np.argmin(seen, axis=1)
