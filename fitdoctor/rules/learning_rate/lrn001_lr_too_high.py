@@ -28,12 +28,15 @@ from fitdoctor.views.curves import (
     share_of_run,
     shared_jitter,
 )
+from fitdoctor.views.harm import find_standing
 from fitdoctor.views.norms import adaptive_optimizer
 from fitdoctor.views.steps import first_updates, progress, stable_edge, step_quality
 
 EARLY_CAUSES = ("bad initialisation", "unnormalised inputs", "a bug in the loss")
 FIRST_UPDATE = 0.1
 """Ratio of the first updates to the weights at which a rate is surely sound: at or just below the best of each grid."""
+WIPED = 0.3
+"""First updates, relative to the weights, that undo an initialisation where they do not even help their batch."""
 SETTLE = "train from scratch at a tenth of the rate for a tenth of the steps: a lower loss settles it"
 
 
@@ -118,11 +121,13 @@ def lr_too_high(
         wins or loses a tenth of all that there was to learn. A floor below `poor` of the first loss is good
         enough and is left alone. The floor is not judged once the rate has been annealed below 30 % of its peak.
         Leap: where the loss is logged per step from the first one on, it grows to `leap` times its first value
-        within the first 1 % of the steps (at least 10), and the training never makes up for it: it ends above
-        `poor`, with accuracy, where logged, below 90 %. With the hooks' signals, a first step as long as the weights
-        themselves, which wipes out their initialisation, counts as a leap as well. No help: the median step
-        quality is below `helpful`, so that a step no longer lowers the loss of its own batch, while neither the fixed
-        batch nor the training loss makes progress; with progress that is the edge of stability, and healthy.
+        within the first 1 % of the steps (at least 10), and the training never makes up for it: it ends above `poor`,
+        with accuracy, where logged, below 90 %. With the hooks' signals, a first step as long as the weights
+        themselves, which wipes out their initialisation, counts as a leap as well; so do first updates of 30 % of the
+        weights at three quarters of the stable rate or above (read off the first step qualities) where nothing is
+        ever learned. No help: the median step quality is below `helpful`, so that a step no longer lowers the loss of
+        its own batch, while neither the fixed batch nor the training loss makes progress; with progress that is the
+        edge of stability, and healthy.
         Where the steps of plain or momentum SGD do help their own batch by at least half of what the gradient
         promises, a noisy floor is left to lr-noise-floor.
 
@@ -308,7 +313,7 @@ def _leap(run: Run, series: Series, curve: Curve, leap: float, poor: float) -> _
     values = series.finite.values[: max(10, len(series) // 100)]
     rest = series.finite.values[len(values) :]
     peak = float(values.max())
-    wiped = first is not None and first >= 1.0
+    wiped = first is not None and (first >= 1.0 or (first >= WIPED and _unhelpful_and_idle(run)))
     usual = float(np.median(rest)) + 10 * mad_sigma(rest) if len(rest) else 0.0  # losses that scatter as far anyway
     if not (wiped or (peak > leap * curve.start and peak > usual)):
         return None
@@ -328,6 +333,12 @@ def _leap(run: Run, series: Series, curve: Curve, leap: float, poor: float) -> _
         could_be=("underfitting",) if wiped else ("warmup-missing-or-short", "underfitting"),
         remedy=_ramp_up(run),
     )
+
+
+def _unhelpful_and_idle(run: Run) -> bool:
+    """Whether the first steps were at the stable rate or above, and nothing was learned in the whole run."""
+    edge, stand = stable_edge(run), find_standing(run)
+    return edge is not None and edge < 1.3 and stand is not None and stand.idle
 
 
 def _noisy_floor(
