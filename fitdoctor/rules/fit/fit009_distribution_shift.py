@@ -10,7 +10,7 @@ from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies.fit import split_again
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
-from fitdoctor.signals import LOSS, PROBE_LOSS, Signal
+from fitdoctor.signals import ACCURACY, LOSS, PROBE_ACCURACY, PROBE_LOSS, Signal
 from fitdoctor.views.curves import chance_loss, find_curve, held_out, need_curve
 from fitdoctor.views.generalisation import regress, worsened
 
@@ -35,7 +35,9 @@ def distribution_shift(run: Run, *, kept: float = 0.4, errors: float = 4.0) -> I
         On a fixed batch of training data in eval mode (``probe_train``), so that dropout and augmentation play no
         role. The training loss has to fall by a fifth of its start (or of the loss of guessing). When it has come half
         of its way, the validation loss has come less than `kept` of that way, and lags by `errors` standard
-        deviations of its noise; and it never catches up. Overfitting begins small and grows.
+        deviations of its noise; and it never catches up. Overfitting begins small and grows. Where the validation loss
+        rises after a best and validation accuracy gets better all the same, a handful of examples learned by heart is
+        as good an explanation: a note then.
 
     Options:
         kept: share of the training loss's first half that validation must have made.
@@ -76,7 +78,7 @@ def distribution_shift(run: Run, *, kept: float = 0.4, errors: float = 4.0) -> I
     memorised = worsened(regress(val, train), errors=3.0, share=0.05, p=0.05)
     yield Finding(
         message=f"{split} loss ends at {val.final:.3g}, train loss at {train.final:.3g}: apart from the start",
-        severity=Severity.WARNING,
+        severity=Severity.NOTE if memorised and _learns(run, split) else Severity.WARNING,
         confidence=Confidence.LOW if memorised else Confidence.MEDIUM,
         span=Span(step, int(val.steps[-1])),
         evidence=(
@@ -96,3 +98,12 @@ def distribution_shift(run: Run, *, kept: float = 0.4, errors: float = 4.0) -> I
         ),
         settle_with="pool both sets, shuffle, split again and train a tenth of the steps: no gap settles a shift",
     )
+
+
+def _learns(run: Run, split: str) -> bool:
+    """Whether held-out accuracy gets better: what is learned from the training data does hold for the others."""
+    accuracy = find_curve(run, ACCURACY, split) or find_curve(run, PROBE_ACCURACY, split)
+    if accuracy is None:
+        return False
+    whole = accuracy.tail_trend(1.0)  # curves are flipped: down is better
+    return whole.p_down < 0.01 and -whole.change > 3 * accuracy.noise
