@@ -196,7 +196,8 @@ def _everywhere(outcome: Outcome, case: Case, of: Scale, found: Truth) -> None:
     share, errors = _lost_since_best(outcome, of)
     if share >= 0.03 and not (case.fault is not None and case.fault.truth == "best"):
         worse = math.isnan(errors) or errors >= 0.01
-        found.add("overfitting" if worse else "overconfidence-drift", share, 0.03, CLEAR)
+        # Where the errors stay, only whoever uses the probabilities is harmed: neither healthy nor clearly sick.
+        found.add("overfitting" if worse else "overconfidence-drift", share, 0.03, CLEAR if worse else math.inf)
 
 
 def _lost_since_best(outcome: Outcome, of: Scale) -> tuple[float, float]:
