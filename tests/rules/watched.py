@@ -58,6 +58,11 @@ def cosine(epochs: int) -> Callable[[torch.optim.Optimizer], Any]:
     return lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
 
 
+def spent_after(epochs: int) -> Callable[[torch.optim.Optimizer], Any]:
+    """The rate falls in a straight line, and is 0 from that epoch on."""
+    return lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: max(0.0, 1 - epoch / epochs))
+
+
 def restarts(optimizer: torch.optim.Optimizer) -> Any:
     return torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 8)
 
@@ -300,6 +305,8 @@ SICK: dict[str, Case] = {
     # optimizer
     "gradients grow": Case(lagging(deep, 0.01), lagging(deep, 0.01, betas=(0.9, 0.9))),
     "gradients grow, wide": Case(lagging(wide, 0.03), lagging(wide, 0.03, betas=(0.9, 0.9))),
+    "gradients grow, rate 0.06": Case(lagging(deep, 0.06), lagging(deep, 0.06, betas=(0.9, 0.9))),
+    "gradients grow, rate 0.1": Case(lagging(deep, 0.1), lagging(deep, 0.1, betas=(0.9, 0.9))),
     "epsilon 1": Case(short(plain, adam(3e-3, eps=1.0)), short(plain, adam(3e-3))),
     "tiny loss": Case(short(plain, adam(3e-3), criterion=TinyLoss()),
                       short(plain, adam(3e-3, eps=1e-16), criterion=TinyLoss())),
@@ -327,6 +334,22 @@ SICK: dict[str, Case] = {
                        short(lambda: mlp(64, 4, 10, activation=nn.Tanh), sgd(0.05), epochs=20, scheduler=cosine(20))),
     "heavy dropout": Case(short(dropped(0.95, 32), sgd(0.05), epochs=20, scheduler=cosine(20)),
                           short(dropped(0.0, 32), sgd(0.05), epochs=20, scheduler=cosine(20))),
+    "dropout on eight units": Case(
+        short(dropped(0.9, 8), sgd(0.05), epochs=14, scheduler=spent_after(10)),
+        short(dropped(0.0, 8), sgd(0.05), epochs=14, scheduler=spent_after(10))),
+    "dropout on six units": Case(
+        short(dropped(0.85, 6), sgd(0.05), epochs=14, scheduler=spent_after(10)),
+        short(dropped(0.0, 6), sgd(0.05), epochs=14, scheduler=spent_after(10))),
+    "annealed before it had begun": Case(
+        short(plain, sgd(0.003, 0.0), epochs=12, every=2, scheduler=spent_after(6)),
+        short(plain, sgd(0.1, 0.0), epochs=12, every=2, scheduler=spent_after(6))),
+    "mostly wrong labels": Case(
+        short(linear, sgd(0.02), data=mislabelled(0.6), epochs=14, scheduler=spent_after(8)),
+        short(linear, sgd(0.02), epochs=14, scheduler=spent_after(8)), better="val", by_accuracy=True),
+    "mostly wrong labels, narrow": Case(
+        short(lambda: mlp(64, 12, 10), sgd(0.05), data=mislabelled(0.6), epochs=14, scheduler=spent_after(8)),
+        short(lambda: mlp(64, 12, 10), sgd(0.05), epochs=14, scheduler=spent_after(8)),
+        better="val", by_accuracy=True),
     "transposed validation": Case(short(plain, sgd(0.05), val=shifted_val()), short(plain, sgd(0.05)), better="val"),
     "inverted validation": Case(short(plain, sgd(0.05), val=inverted_val()), short(plain, sgd(0.05)), better="val"),
 }  # fmt: skip

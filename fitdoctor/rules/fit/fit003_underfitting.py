@@ -18,7 +18,7 @@ from fitdoctor.remedies import (
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import ACCURACY, LOSS, PROBE_ACCURACY
-from fitdoctor.views.curves import Curve, chance_accuracy, find_curve, held_out, need_curve
+from fitdoctor.views.curves import Curve, chance_accuracy, find_curve, held_out, need_curve, rate_left
 from fitdoctor.views.steps import step_quality, training_curve
 
 
@@ -45,9 +45,11 @@ def underfitting(
         more than `gap` of that way behind. Accuracy is needed: without it a high floor may be noise in the
         targets, and the run is left open. From a log alone the cause stays open.
         With the hooks, loss and accuracy are those of a fixed training batch in eval mode (``probe_train``), and the
-        cause is told: regularisation, when the loss in training mode is above `modes` times that in eval mode;
-        optimisation, when the median step quality is above 0.95 (steps too short) or below 0.1 (too long); suspect
-        labels, when held-out accuracy is better than that on the training batch; else capacity.
+        cause is told: regularisation, when the loss in training mode is above `modes` times that in eval mode, or has
+        fallen less than half as far; optimisation, when the median step quality is above 0.95 (steps too short) or
+        below 0.1 (too long); suspect labels, when held-out accuracy is better than that on the training batch; else
+        capacity, where the rate was annealed or the quality is above 0.5, and accuracy is off guessing by a tenth of
+        the way.
 
     Options:
         learned: share of the way from chance to perfect accuracy below which a floor counts as poor.
@@ -129,10 +131,9 @@ class _Cause:
 def _cause(run: Run, curve: Curve, accuracy: float, val: Curve | None, guess: float, modes: float) -> _Cause | None:
     trained = find_curve(run, LOSS)
     quality = step_quality(run)
-    if trained is not None and curve.final > 0 and trained.final > modes * curve.final:
-        ratio = trained.final / curve.final
+    if trained is not None and curve.final > 0 and _held_back(curve, trained, modes):
         return _Cause(
-            f"regularisation holds it ({ratio:.2g} times that loss in training mode)",
+            f"regularisation holds it (loss {trained.final:.3g} in training mode, {curve.final:.3g} without)",
             (less_regularisation(), add_capacity()),
             ("model capacity",),
             "train a tenth of the steps without dropout and augmentation: a lower loss settles it",
@@ -146,7 +147,7 @@ def _cause(run: Run, curve: Curve, accuracy: float, val: Curve | None, guess: fl
         )
     if quality is None:
         return None
-    if quality.late > 0.95:
+    if quality.late > 0.95 and curve.start - curve.final > 0.02 * curve.start:
         return _Cause(
             f"steps too short (quality {quality.late:.2f})",
             (search_learning_rate(), raise_learning_rate(3.0)),
@@ -160,11 +161,24 @@ def _cause(run: Run, curve: Curve, accuracy: float, val: Curve | None, guess: fl
             ("lr-too-high",),
             "train a tenth of the steps at a tenth of the rate: a lower loss settles it",
         )
+    if quality.late > 0.95 or (accuracy - guess) / (1 - guess) < 0.1:
+        return None  # next to guessing: a model of any size would learn more
+    left = rate_left(run)
+    if min(quality.early, quality.late) < 0.5 and (left is None or left > 0.3):
+        return None  # long steps at a rate that was never annealed: it may be their floor, not the model's
     return _Cause(
         "the model is too small",
         (overfit_one_batch(), add_capacity()),
         ("label noise", "lr-noise-floor"),
         "train at 4 times the width for the same steps: a lower training loss settles it",
+    )
+
+
+def _held_back(curve: Curve, trained: Curve, modes: float) -> bool:
+    """Whether the loss in training mode is much worse than in eval mode, as a ratio or by what was gained at all."""
+    gained = curve.start - curve.final
+    return trained.final > modes * curve.final or (
+        gained > 0.02 * curve.start and gained > 2 * max(curve.start - trained.final, 0.0)
     )
 
 

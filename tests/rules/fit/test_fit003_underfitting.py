@@ -61,12 +61,35 @@ def test_it_abstains() -> None:
     check_skips(underfitting, make_run(train_loss=[1.0] * 19), "20 are needed")
 
 
-def test_watched_the_cause_is_told() -> None:
+@pytest.mark.parametrize(
+    ("name", "words", "knob"),
+    [
+        ("too narrow", "too small", "width"),
+        ("dropout on six units", "regularisation", "dropout"),
+        ("dropout on eight units", "regularisation", "dropout"),
+        ("annealed before it had begun", "too short", "learning_rate"),
+        ("mostly wrong labels", "held-out accuracy", ""),
+        ("mostly wrong labels, narrow", "held-out accuracy", ""),
+    ],
+)
+def test_watched_the_cause_is_told(name: str, words: str, knob: str) -> None:
     watched = pytest.importorskip("tests.rules.watched")
-    finding = finds(underfitting, watched.watched("too narrow"))
-    assert "too small" in finding.message
-    assert "width" in {r.change.knob for r in finding.remedies if r.change}
-    is_silent(underfitting, watched.watched("dropout"))
+    finding = finds(underfitting, watched.watched(name))
+    assert finding.severity == "warning"
+    assert words in finding.message
+    assert not knob or knob in {r.change.knob for r in finding.remedies if r.change}
+
+
+@pytest.mark.parametrize("name", ["dropout", "heavy dropout", "ordinary", "never annealed"])
+def test_watched_what_fits_is_not_told_of(name: str) -> None:
+    watched = pytest.importorskip("tests.rules.watched")
+    is_silent(underfitting, watched.watched(name))
+
+
+@pytest.mark.parametrize("name", ["rate x10, momentum", "rate x30"])
+def test_watched_a_floor_of_long_steps_is_not_laid_to_the_model(name: str) -> None:
+    watched = pytest.importorskip("tests.rules.watched")
+    assert "too small" not in finds(underfitting, watched.watched(name)).message
 
 
 @pytest.mark.parametrize(

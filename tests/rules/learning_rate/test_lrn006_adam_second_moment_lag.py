@@ -17,6 +17,14 @@ def test_gradients_that_outgrow_their_second_moment(name: str) -> None:
     assert finding.remedies[0].change.knob == "beta2"
 
 
+@pytest.mark.parametrize("name", ["gradients grow, rate 0.06", "gradients grow, rate 0.1"])
+def test_a_training_that_never_recovers_from_it_is_a_warning(name: str) -> None:
+    watched = pytest.importorskip("tests.rules.watched")
+    finding = finds(adam_second_moment_lag, watched.watched(name))
+    assert finding.severity == "warning"
+    assert 150 <= finding.onset <= 170
+
+
 @pytest.mark.parametrize("name", ["Adam, constant rate", "tiny validation set", "rate x30, deep Adam", "wrong labels"])
 def test_a_training_whose_second_moment_follows(name: str) -> None:
     watched = pytest.importorskip("tests.rules.watched")
