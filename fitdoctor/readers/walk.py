@@ -75,7 +75,7 @@ KINDS = (
     Kind("dvclive", word_set(".tsv .json"), closed=True),
     Kind("clearml_offline", _JSON_OR_TEXT | {".zip"}, closed=True),
     Kind("hf_trainer", _JSON_OR_TEXT),
-    Kind("keras_history", _JSON_OR_TEXT | {".npy", ".pkl"}),
+    Kind("keras_history", _JSON_OR_TEXT),
     Kind("csv_table"),
     Kind("jsonl"),
     Kind("text_log"),

@@ -36,8 +36,8 @@ def show(sweep: Sweep, console: Console, *, verbose: bool = False) -> None:
     if sweep.separations:
         page.gap()
         page.write(("What separates the sick from the healthy", "bold"))
-    for found in sweep.separations:
-        _separation(page, found, verbose=verbose)
+    for i, found in enumerate(sweep.separations):
+        _separation(page, found, table=verbose or (i == 0 and found.finding != "nothing to separate"))
     if sweep.bands:
         page.gap()
         page.write(("Learning rates of low regret", "bold"))
@@ -54,9 +54,9 @@ def show(sweep: Sweep, console: Console, *, verbose: bool = False) -> None:
             page.write((detail, "dim"), first="      ")
 
 
-def _separation(page: Page, found: Separation, *, verbose: bool) -> None:
+def _separation(page: Page, found: Separation, *, table: bool) -> None:
     page.write((wording.separation_line(found), _STYLES.get(found.finding, "")), first="  ")
-    if found.finding == "separates" or verbose:
+    if found.finding == "separates" or table:
         _table(page, wording.LEVEL_HEAD, [wording.level_cells(level) for level in found.levels])
 
 

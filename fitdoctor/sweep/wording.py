@@ -92,7 +92,8 @@ def band_line(band: Band) -> str:
     """The band of a group in one line."""
     if band.low is None or band.high is None or band.best is None:
         return band.why_not
-    text = f"{rate(band.low.inside)} to {rate(band.high.inside)}, best {rate(band.best)}"
+    first, last, best = rate(band.low.inside), rate(band.high.inside), rate(band.best)
+    text = f"{first} to {last}, best {best}" if first != last else f"{best} alone"
     ends = ", ".join(filter(None, (_edge("lower", band.low), _edge("upper", band.high))))
     return f"{text}; {ends}"
 

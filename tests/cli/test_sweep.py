@@ -29,7 +29,7 @@ def test_it_reads_settings_from_names_and_says_so(logs: Path) -> None:
     told = invoke(logs, "--no-cache")
     assert told.exit_code == 0, told.output
     assert "learning_rate is read off the names" in told.output
-    assert "0.01 to 0.01, best 0.01" in told.output
+    assert "0.01 alone" in told.output
 
 
 def test_json_and_markdown(logs: Path, tmp_path: Path) -> None:
