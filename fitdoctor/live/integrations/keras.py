@@ -91,7 +91,7 @@ class FitdoctorCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
     def _attach(self) -> None:
         steps = self._steps = KerasSteps(self.model)
         loss = KerasLoss(self.model)
-        anatomy = KerasAnatomy(self.model)
+        anatomy = KerasAnatomy(self.model, inside=not steps.by_batch)
         self._counts_itself = steps.accumulated > 1 or hasattr(self.model.optimizer, "dynamic_scale")
         restore = [steps.detach]
         if not steps.by_batch:

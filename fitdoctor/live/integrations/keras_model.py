@@ -28,18 +28,19 @@ class KerasAnatomy:
 
     Args:
         model: the model, built.
+        inside: its layers can be looked at: a compiled step would be compiled anew for each hook that comes or goes.
     """
 
     units_last = True
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, model: Any, *, inside: bool = True) -> None:
+        self._model, self._inside = model, inside
         self._layers = dict(_unique(_leaves(model, f"{model.name}/")))
 
     def layers(self) -> dict[str, nn.Module]:
         """The layers whose outputs are looked at, by name: "dense", "block/conv"."""
         found: dict[str, nn.Module] = {}
-        for name, layer in self._layers.items():
+        for name, layer in self._layers.items() if self._inside else ():
             if _is(layer, "TorchModuleWrapper"):
                 inner = watched_layers({"": layer.module})
                 whole = len(inner) == 1 and layer.module in inner.values()
