@@ -13,7 +13,7 @@ import numpy as np
 from fitdoctor.finding import Evidence, Severity
 from fitdoctor.rule import CannotJudge
 from fitdoctor.run import Run
-from fitdoctor.signals import LOSS
+from fitdoctor.signals import LOSS, TARGET_STD
 from fitdoctor.views.curves import Curve, begins_at_start, chance_loss, find_curve, make_curve, place
 
 BEGUN, ENOUGH = 50, 300
@@ -51,9 +51,14 @@ def untrained_loss(run: Run, curve: Curve) -> float | None:
     """The loss of guessing where it is known, else the first loss of a log that holds the beginning; None otherwise.
 
     A model that begins below the loss of guessing has been trained before: what it still gains is no measure of harm.
+    Guessing the mean has the variance of the targets as its squared error: a regression that begins far above, by its
+    initialisation, has learned nothing before it comes down to that.
     """
     chance = chance_loss(run) if run.facts.get("loss_reduction") != "sum" else None
     reference = chance if chance is not None else curve.start if begins_at_start(run, curve.series) else None
+    spread = run.get(TARGET_STD) if run.facts.get("loss_function") == "MSELoss" else None
+    if reference is not None and chance is None and spread is not None and len(spread.finite):
+        reference = min(reference, float(np.median(spread.finite.values)) ** 2)
     return reference if reference is not None and math.isfinite(reference) and reference > 0 else None
 
 
