@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
+
 from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
 from fitdoctor.remedies import check_labels
 from fitdoctor.remedies.activations import average_the_loss, rescale_initialisation, shrink_last_layer
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
-from fitdoctor.signals import ACCURACY, LOGIT_STD, LOSS
+from fitdoctor.signals import ACCURACY, LOGIT_STD, LOSS, TARGET_STD
 from fitdoctor.views.curves import begins_at_start
 from fitdoctor.views.harm import find_standing
 
@@ -22,7 +24,13 @@ from fitdoctor.views.harm import find_standing
     since="0.1.0",
 )
 def wrong_initial_loss(
-    run: Run, *, excess: float = 1.0, deficit: float = 0.2, errors: float = 3.0, settled: int = 300
+    run: Run,
+    *,
+    excess: float = 1.0,
+    deficit: float = 0.2,
+    errors: float = 3.0,
+    settled: int = 300,
+    variances: float = 10.0,
 ) -> Iterator[Finding]:
     """The first loss is not that of a model that knows nothing.
 
@@ -37,13 +45,16 @@ def wrong_initial_loss(
         standard errors for the size of the batch and the spread of the outputs. A loss that is
         ln C times the batch size is a sum. A loss below with an accuracy above chance is that of a model that is not
         new, and is left alone. A note; a warning when the loss is too high and, after `settled` steps, still
-        above half of ln C (a sum is always a note).
+        above half of ln C (a sum is always a note). With a mean squared error and targets whose spread the hooks have
+        measured, guessing is predicting their mean, at the cost of their variance: a first loss of more than
+        `variances` of it counts in the same way.
 
     Options:
         excess: least excess over ln C, as a share of it.
         deficit: least deficit below ln C, as a share of it.
         errors: least difference in standard errors.
         settled: steps before it may be a warning.
+        variances: largest sound first mean squared error, in variances of the targets.
 
     When it is wrong:
         The last layer's bias set to the log of each class's share gives the entropy of the classes, below ln C,
@@ -61,6 +72,9 @@ def wrong_initial_loss(
     loss = run.get(LOSS)
     assert loss is not None  # the rule needs it
     kind = str(run.facts.get("loss_function", ""))
+    if kind == "MSELoss" and run.get(TARGET_STD) is not None:
+        yield from _far_from_the_mean(run, loss, variances, settled)
+        return
     if kind not in ("CrossEntropyLoss", "BCEWithLogitsLoss"):
         raise CannotJudge("the loss is not known to be a cross-entropy; set the facts loss_function and classes")
     classes = run.facts.get("classes") if kind == "CrossEntropyLoss" else 2
@@ -83,6 +97,16 @@ def wrong_initial_loss(
         guessed = None if accuracy is None else float(accuracy.values[0])
         if guessed is None or guessed <= 1 / classes + errors * math.sqrt((1 - 1 / classes) / classes / size):
             yield _too_low(loss, first, expected, known=guessed is not None)
+
+
+def _far_from_the_mean(run: Run, loss: Series, variances: float, settled: int) -> Iterator[Finding]:
+    """A regression whose outputs begin much further from the targets than their mean is."""
+    spread = run.get(TARGET_STD)
+    if run.facts.get("resumed_at") or not begins_at_start(run, loss):
+        raise CannotJudge("the log does not hold the loss of the first step")
+    variance = 0.0 if spread is None else float(np.median(spread.finite.values)) ** 2
+    if variance > 0 and variances * variance < float(loss.values[0]) < math.inf:
+        yield _too_high(run, loss, float(loss.values[0]) / variance, variance, _batch(run), settled)
 
 
 def _batch(run: Run) -> int:
