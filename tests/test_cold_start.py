@@ -56,6 +56,7 @@ def log(tmp_path: Path) -> str:
         ["compare", "--help"],
         ["sweep", "--help"],
         ["rule", "--help"],
+        ["run", "--help"],
         ["signals", "--help"],
         ["watch", "--help"],
         ["preflight", "--help"],

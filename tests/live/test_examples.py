@@ -10,6 +10,7 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
 SAYS = {
+    "accelerate_loop": "steps: 500 | loss weight: 0.5",
     "accumulation": "backward calls per step: 4.0 | loss weight: 0.25",
     "checkpointed_residuals": "output of each block's layer",
     "clipping": "| after: 0.99",

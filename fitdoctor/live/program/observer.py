@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import sys
+import warnings
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -218,8 +219,11 @@ class Observer:
 
     def _look(self) -> None:
         """Put the hooks on all modules on while they are needed, and take them off."""
-        needed = bool(self._waiting) or any(not t.objective.known for t in self._trainings)
+        # With a hook on all modules, torch.compile would compile another function than without.
+        deciding = any(not t.objective.known and not t.compiled for t in self._trainings)
+        needed = bool(self._waiting) or deciding
         if needed and not self._looks:
+            warnings.filterwarnings("ignore", message=r"Using `torch\.compile\(module\)` when there are global hooks")
             before, after = Tap("which model is trained", self._called), Tap("which loss is trained", self._ran)
             self._looks = [register_module_forward_pre_hook(before), register_module_forward_hook(after)]
         elif not needed and self._looks:

@@ -136,6 +136,11 @@ class Training:
         """Optimizer steps seen."""
         return self.monitor.step - self._first_step
 
+    @property
+    def compiled(self) -> bool:
+        """Whether a model runs through torch.compile."""
+        return any(compiled(m) or compiled(unwrapped(m)) for m in self.models.values())
+
     def holds(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether this training is done by an optimizer, among others perhaps."""
         return any(o is optimizer for o in self.optimizers.values())
@@ -168,7 +173,7 @@ class Training:
             told.append(
                 f"{self.validation.left_out} evaluated batches: they were of training data, or of a further set"
             )
-        if any(compiled(m) or compiled(unwrapped(m)) for m in self.models.values()):
+        if self.compiled:
             told.append("activations inside torch.compile")
         if any(isinstance(m, Parameters) for m in self.models.values()):
             told.append("activations: the parameters are used without a module")

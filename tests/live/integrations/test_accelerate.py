@@ -31,8 +31,11 @@ PARTS = 2
 
 @pytest.fixture(autouse=True)
 def fresh_state() -> Iterator[None]:
+    states = (AcceleratorState, GradientState, PartialState)
+    for state in states:
+        state._reset_state()
     yield
-    for state in (AcceleratorState, GradientState, PartialState):
+    for state in states:
         state._reset_state()
 
 
