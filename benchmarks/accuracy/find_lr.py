@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fitdoctor import find_lr
+from fitdoctor import CannotJudge, find_lr
 from fitdoctor.preflight.learning_rate.schedule import propose
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -474,7 +474,11 @@ def main() -> None:
     regrets: list[tuple[float, float]] = []
     tasks = [t for t in TASKS[given.tasks] if given.only in t.name]
     for task in tasks:
-        told = judge(task, given.seeds)
+        try:
+            told = judge(task, given.seeds)
+        except CannotJudge as why:
+            print(f"| {task.name} | cannot judge: {why} |" + " |" * 14, flush=True)
+            continue
         found = told["found"]
         good, other = (v <= told["best"] + told["delta"] for v in (told["means"][1.0], told["theirs"]))
         best = found.suggestion * min(told["means"], key=lambda f: told["means"][f])

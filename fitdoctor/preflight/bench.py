@@ -440,7 +440,9 @@ def _as_loss(given: Any) -> Tensor:
     found = given
     if isinstance(given, Mapping):
         parts = list(given.values())
-        only_losses = parts and all(isinstance(p, Tensor) and p.numel() == 1 and p.requires_grad for p in parts)
+        only_losses = parts and all(
+            isinstance(p, Tensor) and p.numel() == 1 and (p.requires_grad or not torch.is_grad_enabled()) for p in parts
+        )
         found = given.get("loss", torch.stack([p.reshape(()) for p in parts]).sum() if only_losses else None)
     elif not isinstance(given, Tensor):
         found = getattr(given, "loss", given[0] if isinstance(given, tuple | list) and given else None)

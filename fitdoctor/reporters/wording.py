@@ -66,13 +66,14 @@ def since(report: Report, span: Span) -> str:
 def headline(report: Report) -> tuple[str, str]:
     """The verdict in one sentence, in two parts: what the run is, and the reason."""
     judged = sum(o.status in ("found", "clean") for o in report.outcomes)
+    kind = "probe" if report.source == "preflight" else "rule"
     if report.verdict == "sick":
         return "is sick", one_line(report.diagnoses[0].root.message) if report.diagnoses else ""
     if report.verdict == "healthy":
-        return "looks healthy", f"{plural(judged, 'rule')} judged it and found nothing harmful"
+        return "looks healthy", f"{plural(judged, kind)} judged it and found nothing harmful"
     if report.steps is None:
         return "cannot be judged", "it holds no measurements"
-    return "cannot be judged", "too little was logged"
+    return "cannot be judged", "too little could be tried" if kind == "probe" else "too little was logged"
 
 
 def standing(report: Report, finding: Finding) -> str:
