@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import fitdoctor
 import pytest
 import torch
-from torch import nn
-
-import fitdoctor
 from fitdoctor import catalogue
 from fitdoctor.finding import Finding
+from torch import nn
 
 
 def _found(*, gain: float = 1.0, offset: float = 0.0, steps: int = 60, spread: float = 1.0) -> list[Finding]:
