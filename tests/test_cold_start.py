@@ -19,6 +19,8 @@ FRAMEWORKS = (
     "mlflow",
     "trackio",
     "mcp",
+    "fsspec",
+    "distributed",
 )
 NUMBERS = ("numpy", "scipy", "pandas")
 

@@ -17,6 +17,7 @@ from fitdoctor.reporters.harmless import one_line
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "note"}
 
 
@@ -107,7 +108,9 @@ def _location(report: Report) -> dict[str, Any]:
 
 
 def _uri(path: str) -> str:
-    """A relative path as a relative URI reference, an absolute one as a file: URI."""
+    """A relative path as a relative URI reference, an absolute one as a file: URI; a URL as it is."""
+    if _URL.match(path):
+        return quote(path.encode("utf-8", "replace"), safe=":/@")
     text = quote(PurePath(path).as_posix().encode("utf-8", "replace"), safe="/")
     return f"file://{text}" if text.startswith("/") else text
 

@@ -386,6 +386,8 @@ def test_the_commands_take_urls(memory: Any, kept: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert '"run": "memory://bucket/a"' in said
     assert '"path": "memory://bucket/b/metrics.csv"' in said
+    assert run(["analyze", "memory://bucket/b", "--format", "sarif", "--exit-zero"]) == 0
+    assert '"uri": "memory://bucket/b/metrics.csv"' in capsys.readouterr().out
     assert run(["analyze", "memory://bucket/none"]) == 2
     assert "no such bucket, folder or file" in capsys.readouterr().err
     assert run(["signals", "memory://bucket/a"]) == 0
