@@ -86,6 +86,16 @@ def report(cache: Path, jobs: int) -> None:
     click.echo(document(Store(cache), jobs), nl=False)
 
 
+@ward.command()
+@_CACHE
+def freeze(cache: Path) -> None:
+    """Write the labels of the runs that continuous integration trains."""
+    from benchmarks.accuracy.ward.subset import FROZEN
+    from benchmarks.accuracy.ward.subset import freeze as write
+
+    click.echo(f"{write(Store(cache))} runs in {FROZEN}")
+
+
 def _list(rows: Sequence[Scored], show: str) -> None:
     """Print the runs of one outcome."""
     those = [r for r in rows if r.truth.healthy and r.said.worst] if show == "alarm" else []

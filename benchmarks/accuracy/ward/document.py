@@ -1,0 +1,104 @@
+"""docs/accuracy.md: what was measured, how, and by which code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.accuracy.ward import baselines, peers, repairs, score, table
+from benchmarks.accuracy.ward.arms import package_hash
+from benchmarks.accuracy.ward.families import FAMILIES
+from benchmarks.accuracy.ward.score import Scored
+from benchmarks.accuracy.ward.scoring import chosen, scored
+from benchmarks.accuracy.ward.store import Store
+
+HEAD = """# How right are the diagnoses?
+
+Made by
+
+    python -m benchmarks.accuracy.ward train                 # about an hour on two cores, may be interrupted
+    python -m benchmarks.accuracy.ward repair --group unseen
+    python -m benchmarks.accuracy.ward report > docs/accuracy.md
+
+from {runs} real small trainings ({unseen} of families that nobody looked at while rules were written) and their twins
+without the fault. Code that judged: `{hash}` (a hash of the package, `arms.package_hash`).
+
+A label is never read off a curve that a rule sees. A learning rate is too high above the low-regret band of
+a grid of nine rates (two seeds, training loss and oracle loss must agree); a fault does harm when the same program
+without it ends better on an oracle set that no log holds; overfitting is what the oracle set lost since the checkpoint
+with the best validation loss; a run is healthy when nothing that was tried (rate, budget, batch, clipping, width,
+regularisation) makes it better. Below 2 % of the range of the loss (or two standard deviations between seeds) there is
+no harm, from 6 % (three) on it is clear; runs between are ambiguous and left out of the tables of root causes.
+
+Families that thresholds may be calibrated on: {calibration}.
+Unseen: {families}.
+
+It is small (seconds on a CPU), the faults are ours, and the authors of the rules wrote the faults too.
+"Right" means that the first root named is the fault, or the same fault in other words (`faults.py` lists them).
+"""
+
+
+def document(store: Store, jobs: int) -> str:
+    """The whole page."""
+    everyone = ("logs", "hooks", "probes", *peers.PEERS, *baselines.BASELINES)
+    rows = scored(chosen(None), store, everyone, jobs)
+    unseen = {name: [r for r in those if r.case.family.unseen] for name, those in rows.items()}
+    seen = {name: [r for r in those if not r.case.family.unseen] for name, those in rows.items()}
+    ours = {name: unseen[name] for name in ("logs", "hooks", "probes")}
+    parts = [
+        HEAD.format(
+            runs=len(rows["hooks"]),
+            unseen=len(unseen["hooks"]),
+            hash=package_hash(),
+            calibration=", ".join(f.name for f in FAMILIES if not f.unseen),
+            families=", ".join(f.name for f in FAMILIES if f.unseen),
+        ),
+        "## Unseen families\n",
+        _makeup(unseen["hooks"]),
+        table.summary(ours),
+        table.seed_diagnoses(ours),
+        table.calibrated(ours),
+        "## Does the first remedy work?\n",
+        _repaired(unseen["hooks"], store),
+        "## Detection by dose, with hooks\n",
+        table.doses(unseen["hooks"]),
+        "## What is confused with what, with hooks\n",
+        table.confused(unseen["hooks"], 25),
+        "## Others on the same runs\n",
+        OTHERS,
+        table.summary({name: unseen[name] for name in ("hooks", *peers.PEERS)}),
+        table.summary({name: unseen[name] for name in baselines.BASELINES}),
+        table.seed_diagnoses({name: unseen[name] for name in ("hooks", *peers.PEERS)}),
+        table.seed_diagnoses({name: unseen[name] for name in baselines.BASELINES}),
+        "## Families that were looked at\n",
+        table.summary({name: seen[name] for name in ("logs", "hooks", "probes")}),
+        table.seed_diagnoses({name: seen[name] for name in ("logs", "hooks", "probes")}),
+    ]
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+OTHERS = """Installable peers, run on the fullest log of each run (every step, every epoch), and published rules
+re-expressed from their thresholds. Their findings count under the rule of ours that says the same (`peers.py`,
+`baselines.py`); none of them claims to name most of the faults here, so the rows of alarms on sound runs are the fairer
+comparison.
+"""
+
+
+def _makeup(rows: Sequence[Scored]) -> str:
+    """How many runs of which kind."""
+    healthy = sum(r.truth.healthy for r in rows)
+    ambiguous = sum(r.truth.harm == "ambiguous" for r in rows)
+    sick = len(score.sick(rows))
+    return (
+        f"{len(rows)} runs: {healthy} healthy or odd but healthy, {sick} clearly sick, {ambiguous} ambiguous, "
+        f"{len(rows) - healthy - ambiguous - sick} with a fault that did no harm.\n"
+    )
+
+
+def _repaired(rows: Sequence[Scored], store: Store) -> str:
+    """The table of repairs, of the trials that were trained."""
+    tried = repairs.trials(rows, store)
+    wanted = repairs.trainings(tried)
+    missing = sum(not store.has(recipe, watched=False) for recipe, _ in wanted)
+    if missing:
+        return f"Not measured: {missing} of {len(wanted)} trainings are missing.\n"
+    return table.repaired(repairs.rates(tried, store))
