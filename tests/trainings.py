@@ -154,6 +154,8 @@ RECIPES: dict[str, Recipe] = {
                                     width=256, epochs=150, cure={"epochs": 10}, better="oracle"),
     "overconfident": Recipe(n_train=150, opt="adam", lr=0.01, schedule=constant, width=256, depth=2, epochs=150,
                             n_val=600, cure={"epochs": 8}, better="oracle"),
+    "overconfident, tumours": Recipe(data="tumours", n_train=150, n_val=300, opt="adam", lr=0.01, schedule=constant,
+                                     width=256, epochs=100, cure={"epochs": 8}, better="oracle"),
     "too narrow": Recipe(width=1, lr=0.1, schedule=staged, epochs=60, cure={"width": 64}),
     "too linear": Recipe(data="rings", width=0, lr=0.1, schedule=staged, epochs=60, n_train=600, cure={"width": 64}),
     "heavy dropout": Recipe(dropout=0.7, width=32, epochs=40, cure={"dropout": 0.0}),

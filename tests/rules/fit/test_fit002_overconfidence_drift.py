@@ -7,12 +7,13 @@ from fitdoctor.testing import check_skips, make_run
 from tests.rules.judging import finds, is_silent
 
 
-def test_a_training_that_only_grows_surer() -> None:
+@pytest.mark.parametrize(("name", "severity"), [("overconfident", "warning"), ("overconfident, tumours", "note")])
+def test_a_training_that_only_grows_surer(name: str, severity: str) -> None:
     trainings = pytest.importorskip("tests.trainings")
-    finding = finds(overconfidence_drift, trainings.run_of("overconfident"))
-    assert finding.severity == "warning"
+    finding = finds(overconfidence_drift, trainings.run_of(name))
+    assert finding.severity == severity
     assert finding.could_be == ("overfitting",)
-    truth, early = trainings.training("overconfident").truth, trainings.cured("overconfident").truth
+    truth, early = trainings.training(name).truth, trainings.cured(name).truth
     assert truth["oracle accuracy"] > early["oracle accuracy"] - 0.04  # few more mistakes than at its best loss
 
 
