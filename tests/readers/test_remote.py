@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import shutil
+import sqlite3
 import sys
 import threading
 import zipfile
@@ -289,6 +290,24 @@ def test_a_folder_that_cannot_hold_a_mirror(memory: Any, tmp_path: Path, monkeyp
     assert [run.name for run in open_runs("memory://bucket")] == ["run"]
     with pytest.raises(ReadError, match="FITDOCTOR_CACHE_DIR"):
         mirror_at(tmp_path / "file", True)
+
+
+def test_a_damaged_index_is_said(memory: Any, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*_: Any) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    put(memory, f"/bucket/run/{EVENTS}", SAMPLE.read_bytes())
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror.Mirror, "fetch", damaged)
+        patch.setattr(mirror.Mirror, "release", damaged)
+        (report,) = diagnose_runs("memory://bucket")
+    assert "is malformed; try again, delete that folder" in report.notes[0].text
+    (kept / "index.sqlite").parent.joinpath("other").mkdir()
+    (kept / "other" / "index.sqlite").write_text(
+        "no database at all, though as long as the header of one would be " * 9
+    )
+    with pytest.raises(ReadError, match="FITDOCTOR_CACHE_DIR"):
+        mirror_at(kept / "other", True)
 
 
 # --- what goes wrong ----------------------------------------------------------------------------------------

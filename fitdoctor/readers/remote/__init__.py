@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,7 +83,8 @@ class Origin:
 
     def release(self) -> None:
         """The files have been read."""
-        mirror_at(self.mirror, self.kept).release(map(self._inside, self.entries))
+        with suppress(ReadError, sqlite3.Error):  # then they stay a while longer
+            mirror_at(self.mirror, self.kept).release(map(self._inside, self.entries))
 
     def fingerprint(self) -> tuple[tuple[str, int, int], ...]:
         """URL, size and a number for the stamp of every file, as listed."""
@@ -131,7 +134,13 @@ class Origin:
 def _fetch(origin: Origin, names: Iterable[str], needs: Mapping[str, int] | None = None) -> dict[str, str]:
     fs, _ = connected(origin.url)
     wants = [Want(origin._inside(n), origin.entries[n], None if needs is None else needs.get(n)) for n in names]
-    return mirror_at(origin.mirror, origin.kept).fetch(fs, shown(origin.url), wants)
+    try:
+        return mirror_at(origin.mirror, origin.kept).fetch(fs, shown(origin.url), wants)
+    except sqlite3.Error as error:  # damaged, or held by another process for half a minute
+        raise ReadError(
+            f"{shown(origin.url)}: expected to keep files in {origin.mirror}, got: {error}; try again, delete that "
+            "folder, or set FITDOCTOR_CACHE_DIR to another"
+        ) from error
 
 
 def _mirror(*, keep: bool) -> Mirror:
@@ -213,6 +222,8 @@ class Tree:
     def _look_into(self, names: Iterable[str]) -> None:
         """Fetch the first bytes of files."""
         names = [name for name in names if name not in self._asked]
+        if not names:
+            return
         self._asked.update(names)
         needs = {name: HEAD if only_some(name) or "tfevents" in name else FIRST for name in names}
         for name in names:
@@ -287,7 +298,8 @@ def fetch_ahead(sources: Sequence[RunSource]) -> None:
     for origin in (source.origin for source in sources if source.origin is not None):
         together.setdefault((origin.url, origin.root, origin.mirror, origin.kept), {}).update(origin.entries)
     for (url, root, mirror, kept), entries in together.items():
-        _fetch(Origin(url, root, mirror, kept, entries), entries)
+        with suppress(ReadError):
+            _fetch(Origin(url, root, mirror, kept, entries), entries)
 
 
 def in_turn(sources: Sequence[RunSource]) -> Iterator[RunSource]:
