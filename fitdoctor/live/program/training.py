@@ -50,6 +50,7 @@ class Training:
         self._first_step = monitor.step
         self._taps = [ModuleTap(m, "before", Tap("whose turn it is", self._called)) for m in models.values()]
         self._criterion: ModuleTap | None = None
+        self._validated = False
         self.turn = 0  # of the observer's count of turns; the training whose model was called last has the highest
         objective.go_to(monitor)
         if (criterion := objective.module) is not None:
@@ -130,6 +131,7 @@ class Training:
             results.pop("val_loss", None)  # of a sum of losses only parts are seen there
         if results:
             self.monitor.log(step, **results)
+            self._validated = self._validated or "val_loss" in results
 
     @property
     def steps(self) -> int:
@@ -162,7 +164,7 @@ class Training:
         told = []
         if not self.objective.known:
             told.append("no loss was seen: nothing was handed to backward")
-        if self.validation.passes and not self.validation.logged:
+        if self.validation.passes and not self._validated:
             why = "of a loss that is no single function only the training tells the value"
             if not self.objective.whole:
                 why = "none of them computed a loss"

@@ -115,12 +115,11 @@ class Validation:
 
     Attributes:
         passes: evaluation passes of the model.
-        logged: evaluations with a loss.
         left_out: batches that were of training data, or of a second held-out data set.
     """
 
     def __init__(self, loaders: Loaders) -> None:
-        self.passes = self.logged = self.left_out = 0
+        self.passes = self.left_out = 0
         self._loaders = loaders
         self._key: Key | None = None  # of the pass under way
         self._pending: tuple[Key, _Sums, bool] | None = None  # its loss so far, and whether it has gradients
@@ -179,7 +178,6 @@ class Validation:
         sums = found[key]
         if not float(sums.examples):
             return {}
-        self.logged += 1
         out = {"val_loss": float(sums.loss) / float(sums.examples)}
         if float(sums.answers):
             out["val_accuracy"] = float(sums.right) / float(sums.answers)
