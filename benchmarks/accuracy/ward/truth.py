@@ -211,7 +211,9 @@ def _lost_since_best(outcome: Outcome, of: Scale) -> tuple[float, float]:
     span = max(outcome.initial - oracle.min(), 0.05 * outcome.initial)
     if last["train_loss"] > first["train_loss"] + 0.02 * span:  # training itself got worse: another fault
         return 0.0, 0.0
-    return float((oracle[-1] - oracle[best]) / span), first["oracle_acc"] - last["oracle_acc"]
+    accuracy = np.array([t["oracle_acc"] for t in outcome.truth])
+    around = accuracy[max(best - 2, 0) : best + 3]  # one evaluation of 600 examples is known to 2 %
+    return float((oracle[-1] - oracle[best]) / span), float(around.mean() - accuracy[-5:].mean())
 
 
 def reference(case: Case, store: Store) -> Recipe:
