@@ -152,6 +152,9 @@ def _cautions(trials: Sequence[Trial], table: Table, choice: Choice | None, foun
     unjudged = sum(t.verdict == "cannot judge" for t in trials)
     if unjudged:
         yield f"{unjudged} of {n} runs cannot be judged sick or healthy: too little is logged"
+    if table.partly:
+        names = ", ".join(table.partly[:5]) + (", ..." if len(table.partly) > 5 else "")
+        yield f"told by some runs only, and the same by all of them, so left out: {names}"
     for axis in table.axes:
         if axis.also:
             names = ", ".join(axis.also)

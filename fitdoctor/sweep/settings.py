@@ -10,13 +10,15 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
+from fitdoctor.compare.settings import ENVIRONMENT
 from fitdoctor.readers.tags.words import word_set
 from fitdoctor.report import Report
 from fitdoctor.run import Fact
 from fitdoctor.signals import LR
-from fitdoctor.sweep.names import number_or_word, settings_in_names
+from fitdoctor.sweep.names import canonical, number_or_word, settings_in_names
 from fitdoctor.sweep.result import Axis
 
 LEARNING_RATE = "learning_rate"
@@ -39,6 +41,12 @@ _NOT_SETTINGS = word_set(
     cwd pid wandb mlflow tensorboard swanlab
     """
 )
+_MEASURED = (
+    "monitor", "layers", "loss_input", "loss_target", "loss_reduction", "trainable_", "optimizer_tensors",
+    "optimizer_state", "scheduler_", "nonfinite_", "out_of_memory", "backward_calls", "steps_per_epoch", "n_val",
+    "batch_norm_layers", "frozen_batch_norm", "first_", "last_",
+)  # fmt: skip
+"""How names begin under which our own monitor notes what it saw of a run: outcomes are no causes."""
 DIGITS = 6
 """Significant digits after which two numbers are one setting: float32 in the log."""
 
@@ -53,6 +61,7 @@ class Table:
         repeats: per run what tells it from its repeats.
         seeds: the settings that do.
         identifiers: settings that have another value in (nearly) every run and name it only.
+        partly: settings that some runs tell, all of them the same value: what the others had is not known.
     """
 
     axes: tuple[Axis, ...]
@@ -60,6 +69,7 @@ class Table:
     repeats: tuple[tuple[Value, ...], ...]
     seeds: tuple[str, ...]
     identifiers: tuple[str, ...]
+    partly: tuple[str, ...] = ()
 
     def axis(self, name: str) -> Axis | None:
         """The axis that is, or includes, a setting."""
@@ -70,6 +80,8 @@ def read_settings(reports: Sequence[Report]) -> Table:
     """The varying settings of the runs that these reports are on."""
     columns, source = _columns(reports)
     varying = {key: column for key, column in columns.items() if len(set(column)) > 1}
+    partly = [key for key, column in varying.items() if len({v for v in column if v is not None}) < 2]
+    varying = {key: column for key, column in varying.items() if key not in partly}
     seeds = [key for key in varying if _words(key) & _REPEATS]
     identifiers = [key for key, column in varying.items() if key not in seeds and _names_runs(key, column)]
     by_split: dict[Hashable, list[str]] = {}
@@ -79,10 +91,10 @@ def read_settings(reports: Sequence[Report]) -> Table:
     axes = []
     for several in by_split.values():
         first, *also = sorted(several, key=lambda key: key != LEARNING_RATE)
-        axes.append(_axis(first, [a for a in also if not _says_it_again(first, a)], columns[first], source[first]))
+        axes.append(_axis(first, [a for a in also if first not in _facts_named(a)], columns[first], source[first]))
     rows = tuple({a.name: columns[a.name][i] for a in axes} for i in range(len(reports)))
     repeats = tuple(tuple(columns[key][i] for key in seeds) for i in range(len(reports)))
-    return Table(tuple(axes), rows, repeats, tuple(seeds), tuple(identifiers))
+    return Table(tuple(axes), rows, repeats, tuple(seeds), tuple(identifiers), tuple(partly))
 
 
 def _columns(reports: Sequence[Report]) -> tuple[dict[str, list[Value]], dict[str, Literal["log", "name"]]]:
@@ -94,7 +106,7 @@ def _columns(reports: Sequence[Report]) -> tuple[dict[str, list[Value]], dict[st
         if LEARNING_RATE not in own and (peak := _peak_rate(report)) is not None:
             own[LEARNING_RATE] = peak
         for key, value in report.params.items():
-            if not _words(key) & _NOT_SETTINGS:
+            if _is_setting(key, report) and not _facts_named(key) & own.keys():
                 own.setdefault(key, _plain(value))
         told.append(own)
         source.update(dict.fromkeys(own, "log"))
@@ -107,6 +119,20 @@ def _columns(reports: Sequence[Report]) -> tuple[dict[str, list[Value]], dict[st
             source.setdefault(key, "name")
     keys = dict.fromkeys(key for own in told for key in own)
     return {key: [own.get(key) for own in told] for key in keys}, source
+
+
+def _is_setting(key: str, report: Report) -> bool:
+    """Whether a name in the configuration is that of a setting, not of a place, a machine, or of what was measured."""
+    if key in ENVIRONMENT or _words(key) & _NOT_SETTINGS:
+        return _words(key) & _REPEATS != frozenset()
+    watched = str(report.params.get("monitor", "")).startswith("fitdoctor")
+    return not (watched and key.startswith(_MEASURED))
+
+
+@cache
+def _facts_named(key: str) -> frozenset[str]:
+    """The facts that a setting of this name states: ``lr`` says again what ``learning_rate`` says."""
+    return frozenset(canonical(key, value) for value in (1, 0.1, "adam")) - {key}
 
 
 def _peak_rate(report: Report) -> float | None:
@@ -157,13 +183,6 @@ def _order(column: Sequence[Value]) -> Hashable:
         return None
     ranks = [sorted(numbers).index(v) for v in numbers]
     return tuple(ranks if ranks[0] <= ranks[-1] else [len(ranks) - 1 - r for r in ranks])
-
-
-def _says_it_again(name: str, other: str) -> bool:
-    """Whether the second is only another spelling of the first: ``lr`` beside ``learning_rate``."""
-    from fitdoctor.sweep.names import canonical
-
-    return any(canonical(other, v) == name for v in (1, 0.1, "adam"))
 
 
 def _axis(name: str, also: Sequence[str], column: Sequence[Value], source: Literal["log", "name"]) -> Axis:

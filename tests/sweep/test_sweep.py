@@ -423,3 +423,22 @@ def test_a_log_that_is_no_run_of_the_sweep_is_left_out() -> None:
     assert len(found.trials) == len(RATES)
     assert any("left out" in c and "summary" in c for c in found.cautions)
     assert None not in found.axes[0].values
+
+
+def test_what_the_monitor_measured_is_no_setting() -> None:
+    """A step at which a run broke separates the sick from the healthy perfectly, and causes nothing."""
+    reports = []
+    for i, rate in enumerate(RATES):
+        params: dict[str, Fact] = {"monitor": "fitdoctor 0.1.0", "learning_rate": rate, "momentum": 0.9}
+        params |= {"nonfinite_step": i, "scheduler_steps": 10 * i} if rate > 0.3 else {"scheduler_steps": 400}
+        reports.append(report(f"r{i}", diverged=rate > 0.3, verdict="sick" if rate > 0.3 else "healthy", params=params))
+    assert [a.name for a in checked(sweep(reports)).axes] == ["learning_rate"]
+
+
+def test_a_setting_that_only_some_runs_tell_is_left_out_and_told() -> None:
+    reports = [
+        report(f"{r}-{i}", params={"lr": r} | ({"nesterov": True} if i else {})) for r in RATES[:4] for i in range(2)
+    ]
+    found = checked(sweep(reports))
+    assert [a.name for a in found.axes] == ["learning_rate"]
+    assert any("told by some runs only" in c and "nesterov" in c for c in found.cautions)
