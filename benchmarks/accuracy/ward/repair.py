@@ -202,8 +202,6 @@ def noise_of(case: Case, store: Store) -> float:
 
 def wants_repair(case: Case, truth: Truth, said: Said) -> bool:
     """Runs on which the first remedy is tried: clearly sick ones, and healthy ones with an alarm."""
-    if truth.harm == "yes" and case.kind in ("rate", "odd"):
-        return case.recipe.seed in (0, 2) or case.kind == "odd"
     if truth.harm == "yes":
-        return case.dose in (1, 3, 5)
+        return case.recipe.seed == 0 if case.kind == "rate" else case.kind == "odd" or case.dose in (2, 3, 5)
     return truth.healthy and bool(said.root)

@@ -45,6 +45,15 @@ def _examined(name: str, store: Store, who: Sequence[str]) -> tuple[Truth, dict[
     return truth(case, store), out
 
 
+def probed(which: Sequence[Case]) -> list[Case]:
+    """The cases that the probes are tried on, seconds each: every fault at its strongest, and the base rates."""
+    return [
+        c
+        for c in which
+        if (c.fault is not None and c.dose == max(c.fault.used)) or (c.kind == "rate" and c.recipe == c.family.base)
+    ]
+
+
 def scored(which: Sequence[Case], store: Store, who: Sequence[str], jobs: int) -> dict[str, list[Scored]]:
     """Scored rows per arm, baseline or peer; cases that were not trained yet are left out."""
     there = [
