@@ -84,8 +84,8 @@ class KerasAnatomy:
         return Described("norm" if type(layer).__name__.endswith("Normalization") else "other")
 
     def count(self, *kinds: str) -> int:
-        """Layers of the given kinds, silent ones included."""
-        return sum(_is(layer, *kinds) for layer in _all(self._model))
+        """Layers of the given kinds, silent ones included; not dropout at a rate of 0."""
+        return sum(_is(layer, *kinds) and getattr(layer, "rate", 1) != 0 for layer in _all(self._model))
 
 
 def _all(layer: Any) -> Iterator[Any]:
