@@ -490,7 +490,8 @@ def main() -> None:
         print(
             f"| {task.name} | {found.optimizer} | {found.suggestion:.2g} ({found.low:.2g} to {found.high:.2g}) "
             f"| {edge} | {cells} | {'yes' if good else 'no'} "
-            f"| {'yes' if inside else 'no'} | {told['other']:.2g} | {100 * regret(told, told['theirs']):.1f} % | {'yes' if other else 'no'} |",
+            f"| {'yes' if inside else 'no'} | {told['other']:.2g} | {100 * regret(told, told['theirs']):.1f} % "
+            f"| {'yes' if other else 'no'} |",
             flush=True,
         )
     print(f"\nin the band: fitdoctor {ours} of {len(tasks)}, torch-lr-finder {theirs} of {len(tasks)}")
