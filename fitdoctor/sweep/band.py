@@ -117,6 +117,8 @@ def _band(
         return without("no run got better than an untrained model, so a share of the range means nothing")
     noise, repeats = seed_noise([cell for c in columns for cell in c.cells], best_value, span)
     wide = max(tolerance, noise / span) if math.isfinite(noise) else tolerance
+    if wide > 0.5:
+        return without("seeds differ by more than half of what training gains: no rate can be told from another")
     regrets = _regrets([[cell[None, :] for cell in c.cells] for c in columns], span)[0]
     first, last, best = _stretch(regrets, wide)
     low, high = _edges(columns, span, wide, noise, (first, last))

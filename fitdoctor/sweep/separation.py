@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fitdoctor.compare.significance import LEVEL
-from fitdoctor.sweep.permutations import Tested, arrange, compare_levels
+from fitdoctor.sweep.permutations import Arrangements, Tested, arrange, compare_levels
 from fitdoctor.sweep.result import Axis, Finding, Level, Separation, Trial
 from fitdoctor.sweep.settings import Value
 
@@ -56,15 +56,19 @@ def separations(trials: Sequence[Trial], axes: Sequence[Axis]) -> tuple[Separati
     """What each setting has to do with the verdicts, the surest first."""
     cells = _cells(trials, axes)
     graded = [_grade(axis, trials) for axis in axes]
-    mixed = len({cell.sick for cell in cells}) > 1
-    arranged = arrange([cell.sick for cell in cells]) if mixed else None
-    tested = {
-        g.axis.name: compare_levels([g.of(c.trial) for c in cells], arranged, ordered=g.axis.kind == "number")
-        for g in graded
-        if arranged is not None
-    }
+    told = {g.axis.name: [c for c in cells if c.trial.settings[g.axis.name] is not None] for g in graded}
+    arranged: dict[int, Arrangements] = {}  # by the number of cells: mostly all cells tell a setting
+    tested: dict[str, Tested] = {}
+    for g in graded:
+        own = told[g.axis.name]
+        if len({cell.sick for cell in own}) < 2:
+            continue
+        if len(own) < len(cells) or len(own) not in arranged:
+            arranged[len(own)] = arrange([cell.sick for cell in own])
+        levels = [g.of(c.trial) for c in own]
+        tested[g.axis.name] = compare_levels(levels, arranged[len(own)], ordered=g.axis.kind == "number")
     corrected = holm({name: t.p for name, t in tested.items()})
-    found = [_separation(g, trials, cells, tested.get(g.axis.name), corrected, len(graded)) for g in graded]
+    found = [_separation(g, trials, told[g.axis.name], tested.get(g.axis.name), corrected, len(graded)) for g in graded]
     found.sort(key=lambda s: (s.corrected, -_explained(tested, s.setting)))
     lead = next((s for s in found if s.finding == "separates"), None)
     if lead is None:
@@ -195,6 +199,7 @@ def _level(graded: _Graded, i: int, trials: Sequence[Trial]) -> Level:
 
 def _given(found: Separation, graded: _Graded, lead: _Graded, cells: Sequence[_Cell]) -> Separation:
     """Whether a setting says anything where the leading one is held fixed."""
+    cells = [c for c in cells if None not in (c.trial.settings[graded.axis.name], c.trial.settings[lead.axis.name])]
     tested = compare_levels(
         [graded.of(c.trial) for c in cells],
         arrange([c.sick for c in cells], [lead.of(c.trial) for c in cells]),

@@ -10,6 +10,9 @@ from fitdoctor.reporters.page import Page
 from fitdoctor.sweep import wording
 from fitdoctor.sweep.result import Band, Separation, Sweep
 
+FEW_GROUPS = 4
+"""Up to so many groups are all shown, those without a band too."""
+
 _STYLES = {"separates": "bold red", "explained by another": "", "not shown": "dim"}
 _WINNER = {"stands out": "bold green", "not alone": "bold yellow", "cannot tell": "bold magenta"}
 
@@ -41,8 +44,12 @@ def show(sweep: Sweep, console: Console, *, verbose: bool = False) -> None:
     if sweep.bands:
         page.gap()
         page.write(("Learning rates of low regret", "bold"))
-    for band in sweep.bands:
+    shown = [band for band in sweep.bands if verbose or band.best is not None or len(sweep.bands) <= FEW_GROUPS]
+    for band in shown:
         _band(page, band, verbose=verbose)
+    if len(shown) < len(sweep.bands):
+        left = wording.plural(len(sweep.bands) - len(shown), "group")
+        page.write((f"{left} without a band, for want of rates or results: --verbose", "dim"), first="  ")
     if sweep.winners:
         page.gap()
         page.write(("Is the best better than noise?", "bold"))
