@@ -182,7 +182,7 @@ def _tapped(loop: Loop, watched: Watched) -> list[Callable[[], None]]:
         removers.append(optimizer.register_step_post_hook(Tap("the optimizer's step", loop.after_step)).remove)
     removers.append(ClipWatch(loop.clipped).remove)
     if host.hears_losses:
-        removers.append(BackwardWatch(loop.hear_backward).remove)
+        removers.append(BackwardWatch(loop.take_backward).remove)
     if any(compiled(m) or compiled(unwrapped(m)) for m in watched.models.values()):
         log.info("fitdoctor: activations inside torch.compile are not measured; everything else is")
     return removers

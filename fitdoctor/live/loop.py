@@ -257,8 +257,7 @@ class Loop:
         self._ledger.note_built(module, output)
         if self._batch is not None:
             self._batch.note_output(output)
-        kwargs = self._batch.kwargs if self._batch else {}
-        self.losses.of_model(self._now, output, kwargs, record=self._record)
+        self.losses.of_model(self._now, output, self._batch.kwargs if self._batch else {}, record=self._record)
 
     def loss_computed(self, criterion: nn.Module, args: tuple[Any, ...], output: object) -> None:
         """The criterion has run."""
@@ -285,15 +284,10 @@ class Loop:
         if self._tick:
             self._now.take(value.detach())
 
-    def take_backward(self, loss: Tensor, divided_by: Tensor | float) -> None:
+    def take_backward(self, loss: Tensor, divided_by: Tensor | float | None = None) -> None:
         """`backward` is about to be called on this, the objective over `divided_by`: the loss, where none was shown."""
         if self._tick and not self._not_training():
             self.losses.of_backward(self._now, loss, divided_by, record=self._record)
-
-    def hear_backward(self, loss: Tensor) -> None:
-        """`backward` is about to be called on this by a framework that divides: its share of the loss of the step."""
-        if self._tick and not self._not_training():
-            self.losses.of_backward(self._now, loss, None, record=self._record)
 
     # --- backward -----------------------------------------------------------------------------------
 
