@@ -248,9 +248,8 @@ def _blow_up(run: Run, curve: Curve, factor: float, poor: float) -> _Sign | None
     peak = float(heights[peak_index])
     if peak < start * (1 + factor) + 5 * curve.noise:
         return None
-    chance = chance_loss(run)
-    if chance is not None and start < 0.5 * chance and curve.final < start + 0.05 * chance:
-        return None  # a trained model that is as good as it was: its own loss is no measure
+    if _trained_and_kept(run, curve):
+        return None
     aloft = float(np.mean(curve.smooth > start))
     late = curve.tail_trend(0.6)
     stalled = late.p_down > 0.01 or -late.change < 0.03 * max(start - curve.best, 0.0)
@@ -269,6 +268,12 @@ def _blow_up(run: Run, curve: Curve, factor: float, poor: float) -> _Sign | None
         could_be=("a change of the data",) if share_of_run(run, onset) > 0.2 else EARLY_CAUSES,
         remedy=_ramp_up(run),
     )
+
+
+def _trained_and_kept(run: Run, curve: Curve) -> bool:
+    """Whether it began as a trained model and is as good as it was: then its own first loss is no measure."""
+    chance = chance_loss(run)
+    return chance is not None and curve.start < 0.5 * chance and curve.final < curve.start + 0.05 * chance
 
 
 def _by_ending(run: Run, curve: Curve, poor: float) -> Severity:
@@ -314,7 +319,9 @@ def _leap(run: Run, series: Series, curve: Curve, leap: float, poor: float) -> _
     rest = series.finite.values[len(values) :]
     peak = float(values.max())
     wiped = first is not None and (first >= 1.0 or (first >= WIPED and _unhelpful_and_idle(run)))
-    usual = float(np.median(rest)) + 10 * mad_sigma(rest) if len(rest) else 0.0  # losses that scatter as far anyway
+    if len(rest) < len(values) or _trained_and_kept(run, curve):
+        return None  # it may still make up for it
+    usual = float(np.median(rest)) + 10 * mad_sigma(rest)  # of losses that scatter as far anyway
     if not (wiped or (peak > leap * curve.start and peak > usual)):
         return None
     onset = int(series.finite.steps[int(np.argmax(values))])
