@@ -154,7 +154,7 @@ def _arrangements(y: FloatArray, strata: IntArray | None) -> tuple[FloatArray, b
             for column, chosen in enumerate(combinations(range(n), ones)):
                 out[list(chosen), column] = 1.0
             return out, True
-        if n <= 8:
+        if n <= 7:
             return np.array(list(permutations(y.tolist()))).T, True
     many = int(np.clip(_MOST_CELLS // max(n, 1), _FEWEST_SAMPLED, SAMPLED))
     generator = np.random.default_rng(0)
