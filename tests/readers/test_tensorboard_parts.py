@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fitdoctor.readers import tensorboard
 from fitdoctor.readers.raw import RawRun
+from fitdoctor.readers.tensorboard import framing
 from fitdoctor.readers.tensorboard.crc32c import crc32c, crc_of_zeros, linear_rows, masked, subset_sums, unmasked
 from fitdoctor.readers.tensorboard.framing import BACK, FRAME, FRONT, HEADER, frames, intact, resync
 from fitdoctor.readers.tensorboard.settings import params_of_text
@@ -88,6 +89,17 @@ def test_frames_are_where_the_records_were_put(sizes: list[int], cut: int, zeros
     assert (found.starts + FRAME + found.lengths - FRONT).tolist() == ends[:whole].tolist()
     assert found.end - FRONT == (ends[whole - 1] if whole else 0)
     assert not found.broken
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_chains_that_are_followed_on_find_each_record_once(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More records stand between two places where a header was recognised than are followed in lockstep."""
+    monkeypatch.setattr(framing, "_MOST_STEPS", most)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        sizes = rng.choice([7, 25, 69, 170, 1479], 400, p=[0.1, 0.4, 0.3, 0.1, 0.1]).tolist()
+        found = frames(*room(b"".join(plain.record(rng.bytes(size)) for size in sizes)))
+        assert found.lengths.tolist() == sizes
 
 
 @settings(max_examples=40, deadline=None)

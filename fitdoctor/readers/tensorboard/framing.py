@@ -140,6 +140,7 @@ def _in_lockstep(data: Bytes, start: int, stop: int) -> IntArray:
     # A chain that has passed its stop runs on in vain; what counts is where it first is there.
     chains = np.array(steps).T
     valid = chains < stops[:, None]
+    valid[:, -1] = False  # where a chain is followed on, if it is that long
     ends = chains[np.arange(len(heads)), np.minimum(valid.sum(axis=1), len(steps) - 1)]
     if np.array_equal(ends[:-1], heads[1:]) and ends[-1] > limit:
         return chains[valid]
