@@ -397,7 +397,7 @@ SCALARS = (
 )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -405,7 +405,7 @@ SCALARS = (
             st.text(max_size=12),
             st.dictionaries(st.sampled_from(["lr", "seed", "bs", "opt", "x", "run_id", "wd"]), SCALARS, max_size=5),
         ),
-        max_size=8,
+        max_size=3,
     )
 )
 def test_anything_can_be_read_as_a_sweep(made: list[tuple[object, str, dict[str, object]]]) -> None:
