@@ -106,7 +106,8 @@ class Losses:
         if bad is not None:
             self.on_bad(bad)
         place = max(len(now.losses), len(now.loss_tensors)) - 1
-        first = now.since_forward == 0 or now.forwards == 0
+        # What went backward before is over; what comes after it begins a backward pass of its own.
+        first = now.since_forward == 0 or now.forwards == 0 or now.backwards >= len(now.firsts)
         now.since_forward += 1
         if first:
             now.firsts.append(place)

@@ -74,9 +74,9 @@ def loss_target_mismatch(run: Run, *, near: float = 0.85) -> Iterator[Finding]:
         return
     loss = run.get(LOSS)
     assert loss is not None  # the rule needs it
-    harmed = harm(run) or _fits_the_mean(run, kind, near)
+    harmed = _fits_the_mean(run, kind, near) or harm(run)
     yield Finding(
-        message=f"{kind} compares outputs {_text(given)} with targets {_text(target)}: broadcast to {_text(both)}",
+        message=f"outputs {_text(given)} and targets {_text(target)} are broadcast to {_text(both)} in {kind}",
         severity=Severity.ERROR if harmed is not None else Severity.WARNING,
         confidence=Confidence.HIGH,
         span=loss.span,

@@ -100,7 +100,7 @@ def sums(columns: bool) -> Data:
 def test_outputs_in_a_column_and_targets_in_a_row() -> None:
     run = short(lambda: mlp(64, 32, 1), sgd(0.02), criterion=nn.MSELoss(), data=sums(columns=False), epochs=8)
     found = finding(SHAPES, run, Severity.ERROR)
-    assert found.message == "MSELoss compares outputs [50, 1] with targets [50]: broadcast to [50, 50]"
+    assert found.message == "outputs [50, 1] and targets [50] are broadcast to [50, 50] in MSELoss"
     assert "the variance of the targets" in found.evidence[-1].expected
 
 
