@@ -181,7 +181,7 @@ def test_what_does_not_suit_a_run_is_said_below_what_to_do(sick: Report) -> None
     assert (
         "<details><summary>What does not suit this run: 2, and why</summary>\n\n"
         "- use a smaller model: the training loss itself is high\n"
-        "- clip &lt;all&gt; steps: it would cut 80%\n\n</details>"
+        "- clip &lt;all&gt; steps: it would cut 80% of the steps\n\n</details>"
     ) in text
     assert text.index("What to do") < text.index("What does not suit")
     assert "does not suit" not in markdown.render([sick])

@@ -111,6 +111,8 @@ def _facts(args: Any, state: Any, loader: Any) -> dict[str, Fact | None]:
         "planned_steps": int(state.max_steps) if state.max_steps > 0 else None,
         "clip_norm": float(args.max_grad_norm) if args.max_grad_norm else None,
         "label_smoothing": float(args.label_smoothing_factor) or None,
+        # At the start of a batch the Trainer's autocast is not on yet, so it cannot be seen.
+        "autocast": "bfloat16" if args.bf16 else "float16" if args.fp16 else None,
         "world_size": int(args.world_size) if args.world_size > 1 else None,
     }
     if args.max_steps <= 0 and args.num_train_epochs > 0:

@@ -214,7 +214,7 @@ def test_steps_epochs_losses_and_validation() -> None:
     assert epochs is not None
     assert (list(epochs.steps), list(epochs.values)) == ([20, 40, 60, 80], [1, 2, 3, 4])
     plain = plainly(model := net(), 0.1)
-    assert values(run, LOSS)[-1] == next(c for c in plain.curves if c.signal.quantity == LOSS).points[-1][1]
+    assert values(run, LOSS)[-1] == next(c for c in plain.curves if str(c.signal) == "train loss").points[-1][1]
     bare = Program()
     bare.load_state_dict({f"net.{k}": v for k, v in model.state_dict().items()}, strict=False)
     assert trainer.lightning_module is not None
