@@ -25,7 +25,7 @@ CHEAP = (
     "arm-mlp4-rmsprop",
 )
 """Families whose runs take a second or two."""
-MOST = {"healthy": 16, "sick": 34}
+MOST = {"healthy": 12, "sick": 26}
 """Runs of each kind: as many as fit into two minutes of one core."""
 
 
