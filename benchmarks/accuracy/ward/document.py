@@ -8,7 +8,7 @@ from benchmarks.accuracy.ward import baselines, peers, repairs, score, table
 from benchmarks.accuracy.ward.arms import package_hash
 from benchmarks.accuracy.ward.families import FAMILIES
 from benchmarks.accuracy.ward.score import Scored
-from benchmarks.accuracy.ward.scoring import chosen, probed, scored
+from benchmarks.accuracy.ward.scoring import SHARES, chosen, how_early, probed, scored
 from benchmarks.accuracy.ward.store import Store
 
 HEAD = """# How right are the diagnoses?
@@ -63,6 +63,8 @@ def document(store: Store, jobs: int) -> str:
         table.summary(before),
         "## Does the first remedy work?\n",
         _repaired(unseen["hooks"], store),
+        "## How early, with hooks\n",
+        _early(unseen["hooks"], store, jobs),
         "## Detection by dose, with hooks\n",
         table.doses(unseen["hooks"]),
         "## What is confused with what, with hooks\n",
@@ -101,6 +103,21 @@ def _makeup(rows: Sequence[Scored]) -> str:
         f"{len(rows)} runs: {healthy} healthy or odd but healthy, {sick} clearly sick, {ambiguous} ambiguous, "
         f"{len(rows) - healthy - ambiguous - sick} with a fault that did no harm.\n"
     )
+
+
+def _early(rows: Sequence[Scored], store: Store, jobs: int) -> str:
+    """What is seen of the sick runs after a part of each."""
+    those = score.sick(rows)
+    seen = how_early(those, store, jobs)
+    head = ["looked at after", *(f"{share:.0%}" for share in SHARES)]
+    lines = [
+        [
+            "clearly sick runs with an alarm that names what harms them",
+            *(f"{right} of {len(those)}" for right, _ in seen),
+        ],
+        ["... with any alarm", *(f"{alarm} of {len(those)}" for _, alarm in seen)],
+    ]
+    return table.table(head, lines)
 
 
 def _repaired(rows: Sequence[Scored], store: Store) -> str:

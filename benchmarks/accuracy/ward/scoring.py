@@ -54,6 +54,26 @@ def probed(which: Sequence[Case]) -> list[Case]:
     ]
 
 
+SHARES = (0.1, 0.25, 0.5, 1.0)
+"""Shares of a run after which somebody looks."""
+
+
+def _seen_early(name: str, store: Store) -> tuple[frozenset[str], ...]:
+    """Rules with a warning or an error after each share of a run."""
+    folder = store.hooks(_by_name()[name].recipe)
+    return tuple(frozenset(rule for rule, _ in arms.judge(folder, share).found) for share in SHARES)
+
+
+def how_early(rows: Sequence[Scored], store: Store, jobs: int) -> list[tuple[int, int]]:
+    """(alarms that name what harms the run, alarms of any kind) after each share of the sick runs."""
+    with ProcessPoolExecutor(jobs) as pool:
+        seen = list(pool.map(partial(_seen_early, store=store), [r.case.name for r in rows], chunksize=8))
+    return [
+        (sum(bool(s[i] & r.right) for s, r in zip(seen, rows, strict=True)), sum(bool(s[i]) for s in seen))
+        for i in range(len(SHARES))
+    ]
+
+
 def scored(which: Sequence[Case], store: Store, who: Sequence[str], jobs: int) -> dict[str, list[Scored]]:
     """Scored rows per arm, baseline or peer; cases that were not trained yet are left out."""
     there = [
