@@ -40,14 +40,13 @@ It is small (seconds on a CPU), the faults are ours, and the authors of the rule
 def document(store: Store, jobs: int) -> str:
     """The whole page."""
     everyone = ("logs", "hooks", *peers.PEERS, *baselines.BASELINES)
-    rows = scored(chosen(None), store, everyone, jobs)
+    unseen = scored(chosen(True), store, everyone, jobs)
+    seen = scored(chosen(False), store, ("logs", "hooks"), jobs)
     before = scored(probed(chosen(True)), store, ("logs", "hooks", "probes"), jobs)
-    unseen = {name: [r for r in those if r.case.family.unseen] for name, those in rows.items()}
-    seen = {name: [r for r in those if not r.case.family.unseen] for name, those in rows.items()}
     ours = {name: unseen[name] for name in ("logs", "hooks")}
     parts = [
         HEAD.format(
-            runs=len(rows["hooks"]),
+            runs=len(unseen["hooks"]) + len(seen["hooks"]),
             unseen=len(unseen["hooks"]),
             hash=package_hash(),
             calibration=", ".join(f.name for f in FAMILIES if not f.unseen),
@@ -76,8 +75,8 @@ def document(store: Store, jobs: int) -> str:
         table.seed_diagnoses({name: unseen[name] for name in ("hooks", *peers.PEERS)}),
         table.seed_diagnoses({name: unseen[name] for name in baselines.BASELINES}),
         "## Families that were looked at\n",
-        table.summary({name: seen[name] for name in ("logs", "hooks")}),
-        table.seed_diagnoses({name: seen[name] for name in ("logs", "hooks")}),
+        table.summary(seen),
+        table.seed_diagnoses(seen),
     ]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 

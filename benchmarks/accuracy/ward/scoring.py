@@ -46,12 +46,10 @@ def _examined(name: str, store: Store, who: Sequence[str]) -> tuple[Truth, dict[
 
 
 def probed(which: Sequence[Case]) -> list[Case]:
-    """The cases that the probes are tried on, seconds each: every fault at its strongest, and the base rates."""
-    return [
-        c
-        for c in which
-        if (c.fault is not None and c.dose == max(c.fault.used)) or (c.kind == "rate" and c.recipe == c.family.base)
-    ]
+    """The cases that the probes are tried on, seconds each: every fault at its strongest, once, and the base rates."""
+    strongest = [c for c in which if c.fault is not None and c.dose == max(c.fault.used)]
+    once = {c.what: c for c in reversed(strongest)}
+    return [c for c in which if c is once.get(c.what) or (c.kind == "rate" and c.recipe == c.family.base)]
 
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
