@@ -57,6 +57,8 @@ def document(store: Store, jobs: int) -> str:
         table.summary(ours),
         table.seed_diagnoses(ours),
         table.calibrated(ours),
+        "## Aims, with hooks\n",
+        _aims(unseen["hooks"], store),
         "## Before the first step\n",
         PROBES,
         table.summary(before),
@@ -102,6 +104,34 @@ def _makeup(rows: Sequence[Scored]) -> str:
         f"{len(rows)} runs: {healthy} healthy or odd but healthy, {sick} clearly sick, {ambiguous} ambiguous, "
         f"{len(rows) - healthy - ambiguous - sick} with a fault that did no harm.\n"
     )
+
+
+def _aims(rows: Sequence[Scored], store: Store) -> str:
+    """What this project set out to reach, and what was measured."""
+    those, sound = score.sick(rows), [r for r in rows if r.truth.healthy]
+    root = sum(r.outcome == "root" for r in those) / len(those)
+    errors = sum(r.said.worst == "error" for r in sound) / len(sound)
+    alarms = sum(r.said.worst != "" for r in sound) / len(sound)
+    worst = min(score.SEEDS, key=lambda name: score.f1(*score.seed_diagnosis(rows, name)))
+    lines = [
+        _aim("root cause named first, clearly sick runs", root, 0.9, least=True),
+        _aim("sound runs with an error", errors, 0.01, least=False),
+        _aim("sound runs with a warning or an error", alarms, 0.05, least=False),
+        _aim(
+            f"F1 of the worst seed diagnosis ({worst})", score.f1(*score.seed_diagnosis(rows, worst)), 0.95, least=True
+        ),
+    ]
+    tried = repairs.trials(rows, store)
+    if all(store.has(recipe, watched=False) for recipe, _ in repairs.trainings(tried)):
+        worked, harmed = repairs.shares(tried, store)
+        lines.append(_aim("first remedies that close half of the gap", worked, 0.9, least=True))
+        lines.append(_aim("first remedies that make it worse", harmed, 0.02, least=False))
+    return table.table(["", "aim", "measured", ""], lines)
+
+
+def _aim(what: str, measured: float, aim: float, *, least: bool) -> list[object]:
+    met = measured >= aim if least else measured <= aim
+    return [what, f"{'at least' if least else 'at most'} {aim:.0%}", f"{measured:.1%}", "met" if met else "missed"]
 
 
 def _early(rows: Sequence[Scored], store: Store, jobs: int) -> str:

@@ -63,6 +63,15 @@ def rates(of: Sequence[Trial], store: Store) -> list[list[object]]:
     return lines
 
 
+def shares(of: Sequence[Trial], store: Store) -> tuple[float, float]:
+    """Shares of first remedies that closed half of the gap, and that made it worse."""
+    mine = [t for t in of if t.by == "first remedy"]
+    closed = [t.repair.closed(store) for t in mine if t.row.truth.harm == "yes"]
+    fair = [share for share in closed if share == share]  # nan: no gap on the fresh seed
+    harmed = sum(t.repair.worse(store, repair.noise_of(t.row.case, store)) for t in mine)
+    return sum(share >= HALF for share in fair) / max(len(fair), 1), harmed / max(len(mine), 1)
+
+
 def failures(of: Sequence[Trial], store: Store) -> list[tuple[str, str, str, float]]:
     """(run, harmful labels, what was advised, share of the gap that it closed) of first remedies that did not work."""
     out = []
