@@ -138,7 +138,7 @@ def make_trials(reports: Sequence[Report], table: Table, choice: Choice | None) 
             value, noise = _ending(flip * _values(points), choice.objective.at)
             value *= flip
         settings: dict[str, Value] = {**table.rows[i], **dict(zip(table.seeds, table.repeats[i], strict=True))}
-        finite = [v for _, v in points if math.isfinite(v)]
+        finite = [v for v in _values(points).tolist() if math.isfinite(v)]
         out.append(
             Trial(
                 run=report.run,
@@ -157,8 +157,14 @@ def make_trials(reports: Sequence[Report], table: Table, choice: Choice | None) 
     return tuple(out)
 
 
+DIVERGED = 1e100
+"""Objective beyond which a run counts as diverged."""
+
+
 def _values(points: Points) -> FloatArray:
-    return np.array([value for _, value in points], np.float64)
+    """The values of a curve; beyond `DIVERGED` they are infinite: their squares are no numbers any more."""
+    values = np.array([value for _, value in points], np.float64)
+    return np.where(np.abs(values) > DIVERGED, np.copysign(np.inf, values), values)
 
 
 def tail(n: int) -> int:
@@ -184,7 +190,7 @@ def _start(report: Report, finite: Sequence[float], choice: Choice | None) -> fl
     """
     if not finite or choice is None or choice.signal is None or choice.signal.quantity != LOSS:
         return finite[0] if finite else math.nan
-    train = [v for _, v in _of_signal(report, Signal(LOSS))[:1] if math.isfinite(v)]
+    train = [v for _, v in _of_signal(report, Signal(LOSS))[:1] if abs(v) < DIVERGED]
     return max(finite[0], *train) if train else finite[0]
 
 

@@ -62,7 +62,9 @@ def low_precision_update_loss(run: Run, *, lost: float = 0.5, span: int = 20, le
     """
     share = run.get(UPDATE_LOST_FRACTION)
     assert share is not None  # the rule needs it
-    share = share.finite
+    share = share[(share.values >= 0) & (share.values <= 1)]  # what is no share is damage
+    if not len(share):
+        raise CannotJudge("no share between 0 and 1 in update_lost_fraction")
     late = share[share.steps >= share.span.first + span]
     if len(late) < least:
         raise CannotJudge(f"{len(late)} records of update_lost_fraction {span} steps on, {least} are needed")
