@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 
 from hypothesis import settings
 from tests.browser import browser, visit  # noqa: F401  # fixtures
@@ -13,6 +15,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("KERAS_BACKEND", "torch")
 # No test may be answered with what another has stored, or touch the user's own cache.
 os.environ["FITDOCTOR_CACHE_DIR"] = ""
+
+# A shell starts what runs in the background deaf to Ctrl-C, and what we start inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: a busy machine must not fail a test. Examples are the same in every run, so that a change is judged by
 # what it changed; `FITDOCTOR_EXPLORE=5000 python -m pytest ...` looks for new ones, that many per test.
