@@ -127,7 +127,9 @@ def compare(
     signal = find_signal(metric) if metric else None
     found = compared(before, after, clock=clock, metric=signal, paired=paired, config=config)
     format_ = format_ or (_BY_SUFFIX.get(output.suffix.lower(), "terminal") if output else "terminal")
-    _write(found, format_, output, verbose=verbose)
+    from fitdoctor.cli.output import write_found
+
+    write_found(found, "compare", format_, output, verbose=verbose)
     ctx.exit(status(found, config.fail_on, exit_zero=exit_zero))
 
 
@@ -198,25 +200,3 @@ def _told(path: str, run: Run, told: Sequence[tuple[str, str]]) -> Run:
     pattern = any(c in path for c in "*?[")
     name = run.name if pattern else path if itself else f"{path}/{run.name}"
     return replace(run, name=name, facts={**run.facts, **{key: fact(value) for key, value in told}})
-
-
-def _write(found: Comparison, format_: str, output: Path | None, *, verbose: bool) -> None:
-    from fitdoctor.cli.output import opened
-    from fitdoctor.cli.progress import Progress
-
-    with Progress(off=True) as progress, opened(output, progress, utf8=format_ != "terminal") as out:
-        if format_ == "json":
-            import json
-
-            json.dump(found.to_dict(), out, indent=2, ensure_ascii=False, allow_nan=False)
-            out.write("\n")
-        elif format_ == "markdown":
-            from fitdoctor.compare import markdown
-
-            out.write(markdown.render(found))
-        else:
-            from rich.console import Console
-
-            from fitdoctor.compare import terminal
-
-            terminal.show(found, Console(file=out), verbose=verbose)

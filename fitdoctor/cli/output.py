@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fitdoctor import __version__
 
@@ -112,3 +112,31 @@ def _pieces(reports: Iterable[Report], format_: str, fail_on: str) -> Iterable[s
     from fitdoctor.reporters import markdown
 
     return [markdown.render(reports)]
+
+
+def write_found(found: Any, part: str, format_: str, output: Path | None, *, verbose: bool) -> None:
+    """Write what a part of the package found ("compare", "sweep") as terminal text, JSON or Markdown.
+
+    Args:
+        found: has `to_dict`.
+        part: has the modules ``markdown`` (`render`) and ``terminal`` (`show`).
+        format_: "terminal", "json" or "markdown".
+        output: file to write; standard output when None.
+        verbose: whether the terminal shows everything.
+    """
+    from importlib import import_module
+
+    from fitdoctor.cli.progress import Progress
+
+    with Progress(off=True) as progress, opened(output, progress, utf8=format_ != "terminal") as out:
+        if format_ == "json":
+            import json
+
+            json.dump(found.to_dict(), out, indent=2, ensure_ascii=False, allow_nan=False)
+            out.write("\n")
+        elif format_ == "markdown":
+            out.write(import_module(f"fitdoctor.{part}.markdown").render(found))
+        else:
+            from rich.console import Console
+
+            import_module(f"fitdoctor.{part}.terminal").show(found, Console(file=out), verbose=verbose)

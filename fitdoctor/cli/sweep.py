@@ -13,7 +13,6 @@ from fitdoctor.cli.options import LOG_PATH, Given, Pair, reading_options
 if TYPE_CHECKING:
     from fitdoctor.config import Config
     from fitdoctor.report import Report
-    from fitdoctor.sweep import Sweep
     from fitdoctor.sweep.objective import Curves
 
 FORMATS = ("terminal", "json", "markdown")
@@ -99,7 +98,9 @@ def sweep(
         ctx.exit(2)
     found = read_as_sweep(reports, metric=metric, mode=mode, at=at, regret=regret, curves=curves)
     format_ = format_ or (_BY_SUFFIX.get(output.suffix.lower(), "terminal") if output else "terminal")
-    _write(found, format_, output, verbose=verbose)
+    from fitdoctor.cli.output import write_found
+
+    write_found(found, "sweep", format_, output, verbose=verbose)
     ctx.exit(2 if unreadable else 0 if found.axes and found.objective is not None else NO_SWEEP)
 
 
@@ -127,25 +128,3 @@ def _tagged(
         for run, _ in runs
         if (series := next((s for s in run.series if tag in (s.tag, str(s.signal)) and len(s)), None)) is not None
     }
-
-
-def _write(found: Sweep, format_: str, output: Path | None, *, verbose: bool) -> None:
-    from fitdoctor.cli.output import opened
-    from fitdoctor.cli.progress import Progress
-
-    with Progress(off=True) as progress, opened(output, progress, utf8=format_ != "terminal") as out:
-        if format_ == "json":
-            import json
-
-            json.dump(found.to_dict(), out, indent=2, ensure_ascii=False, allow_nan=False)
-            out.write("\n")
-        elif format_ == "markdown":
-            from fitdoctor.sweep import markdown
-
-            out.write(markdown.render(found))
-        else:
-            from rich.console import Console
-
-            from fitdoctor.sweep import terminal
-
-            terminal.show(found, Console(file=out), verbose=verbose)
