@@ -21,10 +21,9 @@ CHEAP = (
     "digits-mlp3-adam",
     "friedman-mlp3-tanh-adam",
     "blobs-mlp5-sgd",
-    "checkerboard-mlp4-tanh-nesterov",
-    "arm-mlp4-rmsprop",
+    "digits-cnn-bn-momentum",
 )
-"""Families whose runs take a second or two."""
+"""Families whose runs take a second or two, of those that may be looked at: a failed test prints their runs."""
 MOST = {"healthy": 12, "sick": 26}
 """Runs of each kind: as many as fit into two minutes of one core."""
 
