@@ -79,6 +79,16 @@ def repair_command(cache: Path, jobs: int, group: str, arm: str, show: bool) -> 
 @ward.command()
 @_CACHE
 @_JOBS
+def loo(cache: Path, jobs: int) -> None:
+    """Choose the options of the rules without the family that is judged; families that may be looked at only."""
+    from benchmarks.accuracy.ward.loo import measure
+
+    click.echo(measure(Store(cache), jobs))
+
+
+@ward.command()
+@_CACHE
+@_JOBS
 def report(cache: Path, jobs: int) -> None:
     """Print docs/accuracy.md."""
     from benchmarks.accuracy.ward.document import document
