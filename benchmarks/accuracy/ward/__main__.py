@@ -27,11 +27,15 @@ def ward() -> None:
 @ward.command()
 @_CACHE
 @_JOBS
-def train(cache: Path, jobs: int) -> None:
+@click.option("--again", is_flag=True, help="Also those that an older version of the monitor watched.")
+def train(cache: Path, jobs: int, again: bool) -> None:
     """Train every run that is not there yet; it may be interrupted and goes on."""
-    from benchmarks.accuracy.ward.plan import trainings
+    from benchmarks.accuracy.ward.plan import cases, trainings
+    from benchmarks.accuracy.ward.truth import unsettled
 
-    Store(cache).fill(trainings(), jobs=jobs, what="training")
+    store = Store(cache)
+    store.fill(trainings(), jobs=jobs, what="training", again=again)
+    store.fill(unsettled(cases(), store), jobs=jobs, what="more seeds")
 
 
 def _unseen(group: str) -> bool | None:

@@ -10,12 +10,15 @@ from benchmarks.accuracy.ward.faults import FAULTS, Fault
 from benchmarks.accuracy.ward.odd import odd_recipes
 from benchmarks.accuracy.ward.recipe import Recipe
 
-PER_FAULT = {False: 1, True: 2}
-"""Families that get a fault: of those that were looked at, and of the unseen."""
+PER_FAULT = 2
+"""Families that get a fault: so many of those that were looked at, and so many of the unseen."""
 TWINS = (0, 1)
 """Seeds over which a grid is averaged."""
-AGAIN = (2, 3, 4)
-"""More seeds of rates inside the low-regret band: there must be many healthy runs."""
+AGAIN, NEAR_BASE = (2, 3, 4), (5, 6)
+"""More seeds of the five rates in the middle of a grid, and of the three: there must be many healthy runs."""
+PAIRS = 6
+"""Seeds of a sick recipe and its sound twin where one pair leaves it open how much harm there is: with fewer, a
+two-sided sign-flip test cannot reach 0.05."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def cases() -> tuple[Case, ...]:
     out = []
     for family in FAMILIES:
         for i, lr in enumerate(family.grid()):
-            seeds = (0, *AGAIN) if 2 <= i <= 6 else (0,)
+            seeds = (0, *(AGAIN if 2 <= i <= 6 else ()), *(NEAR_BASE if 3 <= i <= 5 else ()))
             for seed in seeds:
                 recipe = replace(family.base, lr=lr, seed=seed)
                 out.append(Case(f"{family.name}/rate/{lr:.3g}-seed{seed}", family, "rate", "", 0, recipe))
@@ -68,17 +71,30 @@ def cases() -> tuple[Case, ...]:
 def _carriers(fault: Fault, number: int) -> list[Family]:
     """The families that get a fault: in turn, so that every family gets its share."""
     chosen = []
-    for unseen, count in PER_FAULT.items():
+    for unseen in (False, True):
         able = [f for f in FAMILIES if f.unseen is unseen and fault.fits(f)]
         start = number % len(able) if able else 0
-        chosen += (able[start:] + able[:start])[:count]
+        chosen += (able[start:] + able[:start])[:PER_FAULT]
     return chosen
+
+
+def configured(case: Case) -> Recipe:
+    """The recipe that a case's interventions start from: they are tried once for all seeds of a rate."""
+    return replace(case.recipe, seed=0) if case.kind == "rate" else case.recipe
+
+
+def pairs(case: Case) -> list[tuple[Recipe, Recipe]]:
+    """More seeds of a case with a fault and of its twin, for when one pair does not settle it."""
+    if case.twin is None:
+        return []
+    seeds = range(100, 100 + PAIRS - 1)
+    return [(replace(case.recipe, seed=s), replace(case.twin, seed=s)) for s in seeds]
 
 
 def interventions(case: Case) -> dict[str, Recipe]:
     """What else is tried to learn the true state of a run; each by its name."""
-    recipe, out = case.recipe, {}
-    if case.kind == "odd" or (case.kind == "rate" and recipe.seed == 0 and recipe in _near_base(case.family)):
+    recipe, out = configured(case), {}
+    if case.kind == "odd" or (case.kind == "rate" and recipe in _near_base(case.family)):
         out["epochs x2"] = replace(recipe, epochs=2 * recipe.epochs)
     if case.fault is not None and case.fault.other_rate and case.dose > 1:
         factor = case.fault.other_rate

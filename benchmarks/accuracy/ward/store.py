@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,11 @@ class Store:
             not watched or self.hooks(recipe).exists()
         )
 
+    def recorded_now(self, recipe: Recipe) -> bool:
+        """Whether the monitor that watched a run is today's."""
+        with gzip.open(self.root / "outcomes" / f"{recipe.key()}.json.gz", "rt") as file:
+            return bool(json.load(file).get("monitor", "") == monitor_hash())
+
     def make(self, recipe: Recipe, *, watched: bool) -> None:
         """Train a run and keep it."""
         torch.set_num_threads(1)
@@ -68,27 +75,46 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}")
         with gzip.open(new, "wt", compresslevel=3) as file:
-            json.dump({"recipe": recipe.differences(), "outcome": asdict(outcome)}, file)
+            by = monitor_hash() if watched else ""
+            json.dump({"recipe": recipe.differences(), "monitor": by, "outcome": asdict(outcome)}, file)
         new.rename(path)
 
-    def fill(self, wanted: Iterable[tuple[Recipe, bool]], *, jobs: int, what: str) -> None:
+    def fill(self, wanted: Iterable[tuple[Recipe, bool]], *, jobs: int, what: str, again: bool = False) -> None:
         """Train all runs that are not there yet.
 
         Args:
             wanted: recipes, each with whether the monitor watches.
             jobs: processes.
             what: what the progress bar calls them.
+            again: train runs that an older monitor watched once more.
         """
         todo: dict[str, tuple[Recipe, bool]] = {}
         for recipe, watched in wanted:
             before = todo.get(recipe.key(), (recipe, False))[1]
-            if not self.has(recipe, watched=watched):
+            old = again and watched and self.has(recipe, watched=True) and not self.recorded_now(recipe)
+            if old or not self.has(recipe, watched=watched):
                 todo[recipe.key()] = (recipe, watched or before)
         (self.root / "hooks").mkdir(parents=True, exist_ok=True)
         with ProcessPoolExecutor(jobs) as pool, click.progressbar(length=len(todo), label=what) as bar:
             for done in as_completed([pool.submit(self.make, r, watched=w) for r, w in todo.values()]):
                 done.result()
                 bar.update(1)
+
+
+@cache
+def monitor_hash() -> str:
+    """Twelve hex digits of the code that watches a run."""
+    import fitdoctor.live
+
+    return digest(Path(fitdoctor.live.__file__).parent.rglob("*.py"))
+
+
+def digest(files: Iterable[Path]) -> str:
+    """Twelve hex digits of the contents of files, in the order of their names."""
+    seen = hashlib.sha256()
+    for path in sorted(files):
+        seen.update(path.name.encode() + path.read_bytes())
+    return seen.hexdigest()[:12]
 
 
 class _Nobody:

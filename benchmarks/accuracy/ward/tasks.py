@@ -89,6 +89,47 @@ def _characters(name: str, *files: Path) -> Task:
     return _split(name, windows[:, :-1].clone(), windows[:, 1:].clone(), 1500, 250, 48, 48)
 
 
+def spirals() -> Task:
+    """Three arms of a spiral in the plane, noisy, four per cent of the labels wrong."""
+    rng = np.random.default_rng(10)
+    n = 4200
+    labels, r = rng.integers(0, 3, n), rng.uniform(0.15, 1, n)
+    angle = 2 * np.pi * labels / 3 + 5 * r + rng.normal(0, 0.18, n)
+    shown = np.where(rng.random(n) < 0.04, rng.integers(0, 3, n), labels)
+    return _split("spirals", _floats(np.c_[r * np.cos(angle), r * np.sin(angle)]), torch.tensor(shown), 900, 250, 3)
+
+
+def textures() -> Task:
+    """Six directions of stripes of any width in noisy pictures of 10 by 10."""
+    rng = np.random.default_rng(11)
+    n = 3500
+    labels = rng.integers(0, 6, n)
+    rows, columns = np.mgrid[0:10, 0:10]
+    angle = (np.pi * labels / 6 + rng.normal(0, 0.08, n))[:, None, None]
+    wave = rng.uniform(1.0, 2.0, (n, 1, 1)) * (np.cos(angle) * rows + np.sin(angle) * columns)
+    pictures = np.sin(wave + rng.uniform(0, 2 * np.pi, (n, 1, 1))) + rng.normal(0, 1.0, (n, 10, 10))
+    return _split("textures", _floats(pictures[:, None]), torch.tensor(labels), 800, 200, 6)
+
+
+def cancer() -> Task:
+    """Benign or malign, from thirty measures of a cell nucleus: few examples; one logit."""
+    x, y = datasets.load_breast_cancer(return_X_y=True)
+    return _split("cancer", _floats(x), _floats(y), 220, 80, 1)
+
+
+def tally() -> Task:
+    """The sum of all tokens so far, modulo four."""
+    x = torch.randint(0, 4, (3200, 12), generator=torch.Generator().manual_seed(12))
+    return _split("tally", x, x.cumsum(1) % 4, 1200, 250, 4, 4)
+
+
+def pairs() -> Task:
+    """The sum of a token and the one before it, modulo ten."""
+    x = torch.randint(0, 10, (4000, 10), generator=torch.Generator().manual_seed(13))
+    y = (x + torch.cat([torch.zeros(4000, 1, dtype=torch.long), x[:, :-1]], 1)) % 10
+    return _split("pairs", x, y, 1000, 250, 10, 10)
+
+
 def shapes() -> Task:
     """Four outlines drawn at random places in noisy pictures of 12 by 12."""
     rng = np.random.default_rng(3)
@@ -182,8 +223,11 @@ def sorting() -> Task:
 
 TASKS: dict[str, Callable[[], Task]] = {
     f.__name__: f
-    for f in (digits, blobs, friedman, text, shapes, waves, clusters, checkerboard, arm, pictures, recall, sorting)
-}
+    for f in (
+        digits, blobs, friedman, text, spirals, textures, cancer, tally, pairs,
+        shapes, waves, clusters, checkerboard, arm, pictures, recall, sorting,
+    )
+}  # fmt: skip
 
 
 @cache

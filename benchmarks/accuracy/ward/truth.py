@@ -3,7 +3,8 @@
 - learning rate: regret in a grid of nine rates, averaged over two seeds, in final training loss (evaluation mode) and
   in oracle loss. A rate is outside the low-regret band when either exceeds `NONE`; the harm is clear when both exceed
   it and one exceeds `CLEAR`.
-- faults: the same program without the fault, same seed.
+- faults: the same program without the fault, same seed; where one pair leaves it open how much harm there is, the mean
+  of six pairs, and harm is clear only where a two-sided sign-flip test agrees.
 - overfitting: the oracle loss at the checkpoint with the best validation loss against that at the end.
 - undertrained, and healthy: what else was tried (`plan.interventions`) improves the oracle loss, or does not.
 
@@ -13,14 +14,16 @@ twice their standard deviation between seeds where that is more; between `NONE` 
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Literal
 
 import numpy as np
 from benchmarks.accuracy.ward.families import Family
-from benchmarks.accuracy.ward.plan import AGAIN, TWINS, Case, interventions
+from benchmarks.accuracy.ward.plan import AGAIN, TWINS, Case, configured, interventions, pairs
 from benchmarks.accuracy.ward.recipe import Recipe
 from benchmarks.accuracy.ward.store import Store
 from benchmarks.accuracy.ward.training import Outcome
@@ -138,7 +141,7 @@ def truth(case: Case, store: Store) -> Truth:
         if not store.has(other, watched=False):
             found.untried += 1
             continue
-        gained = _gain(outcome, store.outcome(other), of)
+        gained = _gain(store.outcome(configured(case)), store.outcome(other), of)
         label = {"epochs x2": "undertrained", "lr x0.3": "lr-too-high", "lr x3": "lr-too-low"}.get(
             name, f"better: {name}"
         )
@@ -159,25 +162,64 @@ def _rate(case: Case, of: Scale, found: Truth) -> None:
 
 def _fault(case: Case, store: Store, outcome: Outcome, of: Scale, found: Truth) -> None:
     """What the fault costs against the sound twin."""
-    fault = case.fault
-    assert fault is not None
+    assert case.fault is not None
     assert case.twin is not None
-    name, twin = f"fault:{fault.name}", store.outcome(case.twin)
+    name, kind = f"fault:{case.fault.name}", case.fault.truth
+    if kind == "present":
+        found.labels[name], found.harms[name] = math.nan, "yes"
+        return
+    none, clear = _bounds(kind, of)
+    shares = [_cost(kind, outcome, store.outcome(case.twin), of)]
+    if _open(shares[0], none, clear):
+        more = pairs(case)
+        there = [(a, b) for a, b in more if store.has(a, watched=False) and store.has(b, watched=False)]
+        found.untried += len(more) - len(there)
+        shares += [_cost(kind, store.outcome(a), store.outcome(b), of) for a, b in there]
+    found.add(name, float(np.mean(shares)), none, clear)
+    if len(shares) > 1 and found.harms[name] == "yes" and _by_chance(shares) > 0.05:
+        found.harms[name] = "ambiguous"
+
+
+def _bounds(kind: str, of: Scale) -> tuple[float, float]:
+    """Cost below which a fault did no harm, and from which on the harm is clear."""
+    return {"error": (NONE, CLEAR), "best": (0.03, CLEAR)}.get(kind, (of.none, of.clear))
+
+
+def _open(share: float, none: float, clear: float) -> bool:
+    """Whether one pair of runs does not settle how much harm there is."""
+    return none / 2 <= share < 2 * clear
+
+
+def unsettled(cases: Sequence[Case], store: Store) -> list[tuple[Recipe, bool]]:
+    """What has to be trained to learn the truth of cases that one pair of runs leaves open."""
+    out: list[tuple[Recipe, bool]] = []
+    for case in cases:
+        if case.fault is None or case.twin is None or case.fault.truth == "present":
+            continue
+        of, kind = scale(store, case.family), case.fault.truth
+        if _open(_cost(kind, store.outcome(case.recipe), store.outcome(case.twin), of), *_bounds(kind, of)):
+            out += [(recipe, False) for pair in pairs(case) for recipe in pair]
+    return out
+
+
+def _cost(kind: str, outcome: Outcome, twin: Outcome, of: Scale) -> float:
+    """Harm of a fault by one pair of runs, in the unit of its kind (`faults.Truth`)."""
     fit, held_out = _gain(outcome, twin, of)
-    if fault.truth == "shift":
-        last = outcome.truth[-1]
-        found.add(name, (last["val_loss"] - last["oracle_loss"]) / of.held_out, of.none, of.clear)
-    elif fault.truth == "present":
-        found.add(name, math.nan)
-        found.harms[name] = "yes"
-    elif fault.truth == "error":
-        drop = twin.truth[-1]["oracle_acc"] - outcome.truth[-1]["oracle_acc"]
-        found.add(name, drop if math.isfinite(held_out) else math.inf)
-    elif fault.truth == "best":
-        found.add(name, _lost_since_best(outcome, of)[0], 0.03, CLEAR)
-    else:
-        share = min(fit, held_out) if fault.truth == "fit" else held_out
-        found.add(name, share, of.none, of.clear)
+    last = outcome.truth[-1]
+    if kind == "shift":
+        return (last["val_loss"] - last["oracle_loss"]) / of.held_out
+    if kind == "error":
+        return twin.truth[-1]["oracle_acc"] - last["oracle_acc"] if math.isfinite(held_out) else math.inf
+    if kind == "best":
+        return _lost_since_best(outcome, of)[0]
+    return min(fit, held_out) if kind == "fit" else held_out
+
+
+def _by_chance(shares: list[float]) -> float:
+    """Two-sided p-value of the mean under sign flips, 2 / 2**n at the least."""
+    flips = np.array(list(itertools.product((-1, 1), repeat=len(shares))))
+    values = np.nan_to_num(np.array(shares), posinf=1e9)
+    return float(np.mean(np.abs(flips @ values) >= abs(values.sum()) * (1 - 1e-9)))
 
 
 def _gain(outcome: Outcome, other: Outcome, of: Scale) -> tuple[float, float]:
