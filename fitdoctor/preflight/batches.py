@@ -67,6 +67,11 @@ class Batch:
         target = self.target
         return target if isinstance(target, Tensor) and target.ndim and len(target) == len(self) else None
 
+    @property
+    def own_target(self) -> bool:
+        """Whether the input is its own target, as of an autoencoder: `raw` cannot hold the one without the other."""
+        return isinstance(self.inputs, tuple) and len(self.inputs) == 1 and self.inputs[0] is self.target
+
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with every tensor changed; a tensor that occurs twice is changed once."""
         seen: dict[int, Tensor] = {}
@@ -77,11 +82,21 @@ class Batch:
         return Batch(apply(self.inputs, once), apply(self.target, once), apply(self.raw, once))
 
     def rows(self, index: Sequence[int] | Tensor | slice) -> Batch:
-        """Some of the examples; tensors without one row per example stay whole."""
+        """Some of the examples; tensors without one row per example stay whole.
+
+        What the batch holds twice, as raw part and as input or target, the result holds twice too: whatever replaces
+        one of them (`with_inputs`, `with_target`) finds the other by its identity.
+        """
         n = len(self)
         places = range(n)[index] if isinstance(index, slice) else [int(i) for i in index]
+        picked: dict[int, Any] = {}
 
         def pick(value: Any) -> Any:
+            if id(value) not in picked:
+                picked[id(value)] = cut(value)
+            return picked[id(value)]
+
+        def cut(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return value[index] if value.ndim and len(value) == n else value
             if isinstance(value, list) and len(value) == n and not _columns(value, n):
@@ -111,7 +126,7 @@ class Batch:
 
     def with_inputs(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with its input tensors changed and its target left alone."""
-        target = {id(t) for t in tensors(self.target)}
+        target = set() if self.own_target else {id(t) for t in tensors(self.target)}
         both = {id(t): change(t) for t in tensors(self.inputs) if id(t) not in target}
 
         def swap(tensor: Tensor) -> Tensor:
@@ -127,7 +142,10 @@ class Batch:
             return target if value is old else value
 
         given = self.inputs
-        inputs = {k: swap(v) for k, v in given.items()} if isinstance(given, dict) else tuple(swap(v) for v in given)
+        if isinstance(given, dict):
+            inputs: Any = {k: swap(v) for k, v in given.items()}
+        else:
+            inputs = given if self.own_target else tuple(swap(v) for v in given)
         raw: Any = self.raw
         if isinstance(raw, Mapping):
             raw = {k: swap(v) for k, v in raw.items()}

@@ -192,6 +192,27 @@ def test_batches_are_parted_into_inputs_and_target() -> None:
     assert apply((1, a), lambda t: t + 1)[0] == 1
 
 
+@pytest.mark.parametrize("as_mapping", [False, True])
+def test_some_rows_of_a_batch_can_be_blanked_and_relabelled(as_mapping: bool) -> None:
+    a, c = torch.ones(4, 3), torch.arange(4)
+    part = Batch.of({"x": a, "labels": c} if as_mapping else (a, c), with_criterion=True).rows(slice(0, 2))
+    blank = part.with_inputs(torch.zeros_like)
+    assert [t.sum().item() for t in tensors(blank.raw)] == [0, 1]
+    relabelled = part.with_target(c[2:])
+    assert [t.sum().item() for t in tensors(relabelled.raw)] == [6, 5]
+
+
+def test_an_input_that_is_its_own_target_is_changed_without_it() -> None:
+    batch = Batch.of([torch.ones(4, 3)], with_criterion=True)
+    assert batch.own_target
+    blank = batch.rows(slice(0, 2)).with_inputs(torch.zeros_like)
+    assert float(blank.inputs[0].sum()) == 0
+    assert float(blank.target.sum()) == 6
+    other = batch.with_target(torch.zeros(4, 3))
+    assert float(other.inputs[0].sum()) == 12
+    assert not Batch.of((torch.ones(2, 3), torch.ones(2)), with_criterion=True).own_target
+
+
 def test_findings_fit_a_line() -> None:
     made = finding("word " * 30, judge_severity(), judge_confidence(), seen("loss", "1"))
     assert len(made.message) <= 100

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from tests.preflight.programs import Program, images, loader, mlp, vectors
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 
 def values(n: int = 300, shape: str = "column") -> Any:
@@ -371,6 +373,27 @@ def test_a_usual_model_learns_a_batch_and_uses_its_input() -> None:
     program = Program(mlp())
     program.sound("one-batch-not-learned")
     program.sound("input-ignored")
+
+
+@pytest.mark.parametrize("size", [40, 100])  # fewer and more than the probes look at
+def test_what_a_loss_of_its_own_is_given_can_be_blanked_and_relabelled(size: int) -> None:
+    x, y = vectors()
+    train, val = loader(x[:300], y[:300], size), loader(x[300:], y[300:], 50, shuffle=False)
+    more = {"loss_of": lambda model, batch: F.cross_entropy(model(batch[0]), batch[1])}
+    program = Program(mlp(), nn.CrossEntropyLoss(), train_loader=train, val_loader=val, more=more)
+    program.sound("input-ignored")
+    program.sound("labels-not-learned")
+
+
+@pytest.mark.parametrize("size", [40, 100])
+def test_an_autoencoder_uses_its_input_and_has_no_labels(size: int) -> None:
+    x, _ = vectors()
+    train, val = (DataLoader(TensorDataset(part), size, shuffle=True) for part in (x[:300], x[300:]))
+    program = Program(mlp(10, 32, 10), nn.MSELoss(), train_loader=train, val_loader=val)
+    program.sound("input-ignored")
+    program.skips("labels-not-learned", "their own targets")
+    program.more = {"loss_of": lambda model, batch: F.mse_loss(model(batch[0]), batch[0])}
+    program.skips("input-ignored", "blanked together")
 
 
 def test_dropout_smoothing_and_small_models_are_no_faults() -> None:

@@ -62,6 +62,8 @@ def input_ignored(
         raise CannotJudge("a batch of eight examples or more is needed")
     if bool((batch.x == batch.x[:1]).all()):
         raise CannotJudge("all inputs of the batch are alike")
+    if batch.target is None or (batch.own_target and bench.loss_of is not None):
+        raise CannotJudge("the target cannot be told from the inputs: they would be blanked together")
     with bench.mode(training=True, dropout=False):
         output = bench.output(batch).float()
     same = len(output) > 1 and float((output - output[:1]).abs().max()) == 0.0

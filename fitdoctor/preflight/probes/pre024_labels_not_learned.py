@@ -58,6 +58,8 @@ def labels_not_learned(
     held = bench.placed(bench.sources["val"].sample(examples // 2))
     if train.y is None or len(train) < 64 or len(held) < 32:
         raise CannotJudge("64 training and 32 validation examples with one target each are needed")
+    if train.own_target:
+        raise CannotJudge("the inputs are their own targets: there are no labels")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).to(train.y.device)
     shuffled = train.with_target(train.y[order])
     before = _losses(bench, held)
