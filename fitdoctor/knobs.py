@@ -92,9 +92,11 @@ KNOBS: dict[str, Knob] = {
     "ignored_padding": _switch("bug", "the loss leaves out positions that are padding (ignore_index, or a mask)"),
     "class_weights": _switch("data", "classes weigh in the loss by their inverse frequency"),
     # --- data -----------------------------------------------------------------------------------------
+    "labels": _choice("bug", ("matched",), "every input is paired with its own label, read anew from the source"),
     "shuffle": _switch("data", "training examples come in a new random order in every epoch"),
     "drop_last": _switch("data", "the short last batch of a training epoch is left out"),
     "nonfinite_examples": _switch("data", "examples with nan or inf are part of the training data"),
+    "outlying_examples": _switch("data", "examples far outside the range of the others are part of the training data"),
     "input_normalisation": _switch("data", "inputs are standardised with mean and deviation of the training split"),
     "target_normalisation": _switch(
         "data", "targets of a regression are standardised with mean and deviation of the training split"

@@ -17,10 +17,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 WITHOUT = {
     "activations.check_inputs_reach_the_output", "before_run.batch_first", "before_run.consistent_evaluation",
-    "before_run.make_it_run", "before_run.restore_inputs", "bugs.check_labels", "bugs.check_updates",
+    "before_run.make_it_run", "before_run.restore_inputs", "bugs.check_updates",
     "bugs.overfit_one_batch", "fit.find_mislabelled", "learning_rate.search_learning_rate", "logs.map_tags",
     "logs.write_one_log_per_run", "memory.keep_less_on_host", "memory.share_worker_data", "optimizer.balance_layers",
-    "stability.find_first_nonfinite", "stability.inspect_batches",
+    "stability.find_first_nonfinite",
 }  # fmt: skip
 """Remedies that a person has to carry out: they look for something, or change how code is written."""
 

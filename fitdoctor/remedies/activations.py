@@ -53,11 +53,16 @@ def normalise_layers() -> Remedy:
     )
 
 
-def normalise_inputs() -> Remedy:
-    """Give the first layer inputs of zero mean and unit variance."""
+def normalise_inputs(scale: float | None = None) -> Remedy:
+    """Give the first layer inputs of zero mean and unit variance.
+
+    Args:
+        scale: their root mean square, where it was measured.
+    """
+    measured = f" (their root mean square is {scale:.2g})" if scale else ""
     return Remedy(
-        title="standardise the inputs with mean and standard deviation of the training set",
-        why="the first layer's units are driven into their flat parts by inputs far from unit scale",
+        title=f"standardise the inputs with mean and standard deviation of the training set{measured}",
+        why="outputs, gradients and the curvature of the first layer all grow with the scale of the inputs",
         change=Change("input_normalisation", "enable"),
         code={
             "pytorch": (

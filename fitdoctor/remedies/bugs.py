@@ -52,6 +52,7 @@ def check_labels() -> Remedy:
     return Remedy(
         title="check that inputs and labels belong together, and what the loss is given",
         why="shuffled or shifted labels and a wrong loss input keep any model at chance",
+        change=Change("labels", "set", "matched"),
         code={"pytorch": "x, y = next(iter(loader)); print(x.shape, x.mean(), x.std(), y.shape, y.dtype, y.unique())"},
         confirm="a linear model or nearest neighbours beats chance on the same batches",
         kind="bug",

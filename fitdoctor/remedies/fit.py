@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fitdoctor.finding import Change, Remedy
 
 
@@ -160,12 +162,16 @@ def calibrate_outputs() -> Remedy:
     )
 
 
-def add_capacity() -> Remedy:
-    """Give the model more capacity."""
+def add_capacity(factor: int = 4) -> Remedy:
+    """Give the model more capacity.
+
+    Args:
+        factor: of the width. What is left over costs time; what is missing cannot be learned.
+    """
     return Remedy(
-        title="give the model more capacity (2-4 times the width)",
+        title=f"give the model more capacity ({factor} times the width)",
         why="it fits the training data no better than the validation data, and both poorly",
-        change=Change("width", "multiply", 2),
+        change=Change("width", "multiply", factor),
         unless="one batch cannot be overfitted, or labels are suspect: then it is a bug",
         confirm="`fitdoctor compare BEFORE AFTER` shows that the training loss falls below this run's floor, the "
         "rate tuned anew",
@@ -173,12 +179,17 @@ def add_capacity() -> Remedy:
     )
 
 
-def less_regularisation() -> Remedy:
-    """Remove regularisation, one kind at a time."""
+def less_regularisation(first: Literal["dropout", "augmentation"] = "dropout") -> Remedy:
+    """Remove regularisation, one kind at a time.
+
+    Args:
+        first: the kind that goes first.
+    """
+    others = {"dropout": "augmentation and weight decay", "augmentation": "weight decay"}[first]
     return Remedy(
-        title="remove dropout, augmentation or weight decay, one at a time",
+        title=f"remove regularisation, one kind at a time: first {first}, then {others}",
         why="regularisation that keeps the training loss high cannot help validation",
-        change=Change("dropout", "set", 0.0),
+        change=Change("dropout", "set", 0.0) if first == "dropout" else Change("augmentation", "disable"),
         confirm="`fitdoctor compare BEFORE AFTER` shows that the training loss falls, and the validation loss with it",
         kind="regularisation",
     )

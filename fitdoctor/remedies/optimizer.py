@@ -138,13 +138,22 @@ def fine_tune_gently(rate: float | None = None) -> Remedy:
     )
 
 
-def lower_weight_decay(current: float | None = None) -> Remedy:
-    """A tenth of the decay, none on norms and biases."""
-    value = f"{0.1 * current:.2g}" if current else "0.1 * weight_decay"
+def lower_weight_decay(current: float | None = None, *, usual: float = 0.01) -> Remedy:
+    """The usual decay or a tenth of the run's, whichever is less; none on norms and biases.
+
+    Args:
+        current: weight decay of this run.
+        usual: what the optimizer is used with: 0.01 for decoupled decay (torch's AdamW), 1e-4 where it is part of the
+            gradient (He et al. 2016).
+    """
+    less = float(f"{min(0.1 * current, usual):.2g}") if current else None
+    value = f"{less:g}" if less else "0.1 * weight_decay"
     return Remedy(
-        title="lower the weight decay tenfold, and leave norms and biases out of it",
+        title=f"lower the weight decay to {value}, and leave norms and biases out of it"
+        if less
+        else "lower the weight decay tenfold, and leave norms and biases out of it",
         why="the decay shrinks the weights faster than the gradient rebuilds them",
-        change=Change("weight_decay", "multiply", 0.1),
+        change=Change("weight_decay", "set", less) if less else Change("weight_decay", "multiply", 0.1),
         code={
             "pytorch": (
                 "matrices = [p for p in model.parameters() if p.ndim > 1]\n"

@@ -24,8 +24,16 @@ def clip_gradients(max_norm: float | None = None) -> Remedy:
     )
 
 
-def raise_clip_norm(max_norm: float | None = None) -> Remedy:
-    """Raise the clipping threshold to the 90th percentile of the norms observed, or lower the rate instead."""
+def raise_clip_norm(max_norm: float | None = None, *, current: float | None = None) -> Remedy:
+    """Raise the clipping threshold to the 90th percentile of the norms observed, or lower the rate instead.
+
+    Args:
+        max_norm: that percentile.
+        current: the threshold, where the norms before clipping are not known. Then 1 is advised, which most programs
+            clip at (the default of Hugging Face's Trainer), or ten times as much as now.
+    """
+    if max_norm is None and current:
+        max_norm = 1.0 if current < 0.3 else 10 * current
     n = f"{max_norm:.3g}" if max_norm else "p90_of_grad_norm"
     return Remedy(
         title=f"raise the clipping threshold to about {n}, or drop clipping and lower the learning rate",
@@ -101,8 +109,9 @@ def find_first_nonfinite() -> Remedy:
 def inspect_batches() -> Remedy:
     """Look at the batches at which it happened."""
     return Remedy(
-        title="look at the batches at those steps: labels, lengths, outliers, corrupt samples",
+        title="look at the batches at those steps, and mend or remove outliers and corrupt samples",
         why="isolated jumps with recovery usually come from a few samples",
+        change=Change("outlying_examples", "disable"),
         confirm="the same samples raise the loss again with other weights",
         kind="data",
     )

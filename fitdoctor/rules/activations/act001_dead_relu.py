@@ -116,9 +116,13 @@ class _Layer:
 
     @property
     def onset(self) -> int:
-        """The record from which it had about as many zeros as at the end."""
+        """The record from which it had about as many zeros as at the end.
+
+        Zeros, because dead units are known only after many examples. Live units are zero on about half of the inputs.
+        """
         values = self.zeros.values
-        below = np.flatnonzero(~(values >= min(self.level, float(np.median(values[-3:]))) - 0.1))
+        expected = self.level + (1 - self.level) / 2
+        below = np.flatnonzero(~(values >= min(expected, float(np.median(values[-3:]))) - 0.1))
         return int(self.zeros.steps[min(int(below[-1]) + 1, len(values) - 1)]) if len(below) else self.zeros.span.first
 
 

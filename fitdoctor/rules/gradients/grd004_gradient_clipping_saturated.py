@@ -165,7 +165,10 @@ def _finding(clipped: _Clipped, curves: list[Curve], onset: int, *, warn: bool) 
         confidence=Confidence.HIGH if known else Confidence.MEDIUM,
         span=Span(onset, clipped.norm.span.last),
         evidence=tuple(evidence),
-        remedies=(raise_clip_norm(clipped.p90 if known else None), lower_learning_rate(0.3)),
+        remedies=(
+            raise_clip_norm(clipped.p90 if known else None, current=clipped.threshold),
+            lower_learning_rate(0.3),
+        ),
         could_be=("lr-too-high",) if warn else (),
         settle_with="a run with the threshold at the 90th percentile of the norms, for a tenth of the steps"
         if warn

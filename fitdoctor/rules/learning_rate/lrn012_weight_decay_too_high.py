@@ -106,7 +106,7 @@ def weight_decay_too_high(
             Evidence.of(curve.series, f"{curve.final:.4g} at the end, from {curve.start:.4g}"),
             Evidence.of(rate, f"{lasted:.2g} time constants of the decay within the run"),
         ),
-        remedies=(lower_weight_decay(strength),),
+        remedies=(lower_weight_decay(strength, usual=0.01 if _decoupled(run) else 1e-4),),
         could_be=("underfitting",),
         settle_with="train a tenth of the steps from the last checkpoint without decay: a lower loss settles it",
     )

@@ -9,10 +9,12 @@ import numpy as np
 
 from fitdoctor.finding import Confidence, Evidence, Finding, Remedy, Severity
 from fitdoctor.remedies import clip_gradients, find_first_nonfinite, inspect_batches, lower_learning_rate, warm_up
+from fitdoctor.remedies.before_run import clean_data
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Series, Span
-from fitdoctor.signals import LOSS, Signal
+from fitdoctor.signals import LOSS, UPDATE_RATIO, WEIGHT_NORM, Signal
 from fitdoctor.views.curves import place
+from fitdoctor.views.depth import layers_of
 from fitdoctor.views.norms import rise_before, total_gradient_norm
 
 
@@ -126,10 +128,14 @@ def _in_training(run: Run, loss: Series, decades: float, window: int) -> Finding
     if diverged:
         why, could_be, remedies = "after a steep rise", ("lr-too-high", "exploding-gradients"), fixes
         settle = "restart from before the rise at a tenth of the learning rate: no nan means the rate"
+    elif _came_with_the_inputs(run, first.step):
+        why, could_be = "", ("a bad sample",)
+        remedies = (clean_data(), inspect_batches(), find_first_nonfinite())
+        settle = "torch.isfinite on the inputs of that step's batch (one step)"
     elif sampled:
         why = "without a rise before it"
         could_be = ("a bad sample", "log of 0, division by 0 or overflow in one operation")
-        remedies = (find_first_nonfinite(), inspect_batches(), lower_learning_rate())
+        remedies = (find_first_nonfinite(), clean_data(), inspect_batches(), lower_learning_rate())
         settle = "replay the batch of that step with anomaly detection (one step)"
     else:
         why = ""
@@ -167,6 +173,20 @@ def _first_place(run: Run, step: int) -> str:
         return ""
     sure = run.facts.get("nonfinite_sure") is True
     return f"first in the {what} of {name}" if sure else f"seen first in the {what} of {name}"
+
+
+def _came_with_the_inputs(run: Run, step: int) -> bool:
+    """The first layer gave the first value that is not finite, and the steps before had left its weights alone."""
+    first = next((layer for layer in layers_of(run) if layer.role == "affine"), None)
+    where, name, sure = (run.facts.get(f"nonfinite_{key}") for key in ("place", "name", "sure"))
+    if first is None or first.source or where != "forward" or str(name) != first.name or sure is not True:
+        return False
+    ratio, norm = run.get(UPDATE_RATIO), run.get(WEIGHT_NORM)
+    if ratio is None or norm is None:
+        return False
+    steps, norms = (s.between(s.span.first, step - 1).finite.values for s in (ratio, norm))
+    # A step as long as the weights, or weights ten times as large, may overflow in the next forward pass.
+    return bool((steps < 1).all() and (norms < 10 * norm.values[0]).all())
 
 
 def _left_its_start(loss: Series, index: int, decades: float) -> bool:

@@ -99,7 +99,7 @@ def lr_decay_too_early(
                 marks=((cut, "rate spent"),),
             ),
         ),
-        remedies=(stretch_schedule(), decay_learning_rate()),
+        remedies=(decay_learning_rate(), stretch_schedule()),
         could_be=("converged",),
         settle_with="resume from the checkpoint at the cut with ten times the rate, then anneal it (5 % of the steps)",
     )

@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 def test_a_real_run_whose_rate_is_gone_while_it_learns(lr: float) -> None:
     found = finding(NAME, train(Recipe(schedule="linear", schedule_steps=150, lr=lr)), Severity.WARNING)
     assert 140 <= found.span.first <= 151
-    assert found.remedies[0].title.startswith("train about")
+    assert found.remedies[0].title.startswith("decay the learning rate")
 
 
 def cut_at(share: float, *, pace: float) -> object:

@@ -1,0 +1,167 @@
+"""What prescribing asks of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fitdoctor.run import Run
+from fitdoctor.signals import ACCURACY, GRAD_NORM, LOSS, PROBE_LOSS, UPDATE_RATIO
+from fitdoctor.views.curves import Curve, begins_at_start, classes, find_curve, held_out, learning_rate
+from fitdoctor.views.depth import layers_of
+from fitdoctor.views.inputs import input_scale
+from fitdoctor.views.plans import planned_length
+from fitdoctor.views.schedules import Schedule, recognise
+from fitdoctor.views.steps import Quality, power_of_two, step_quality
+
+HIGH = 0.5
+"""A training loss that ends above this share of its first value is high: most of the task is not learned."""
+
+ANNEALED = 0.3
+"""Share of its peak below which a learning rate counts as annealed, as in `fitdoctor.views.curves.rate_left`."""
+
+HELD = 1.3
+"""Loss in training mode over loss in evaluation mode from which regularisation counts, as in the rule underfitting."""
+
+
+@dataclass(frozen=True)  # without slots: cached_property needs a __dict__
+class Patient:
+    """What is asked of a run, each worked out at most once.
+
+    Attributes:
+        run: the run.
+        rule: the rule whose remedies are looked at.
+        found: names of all rules that found something.
+        onset: step at which the finding began.
+    """
+
+    run: Run
+    rule: str
+    found: frozenset[str]
+    onset: int
+
+    @cached_property
+    def train(self) -> Curve | None:
+        return find_curve(self.run, LOSS)
+
+    @cached_property
+    def high(self) -> str:
+        """Why the training data counts as not fitted, or ""."""
+        accuracy = self.run.get(ACCURACY)
+        if accuracy is not None and len(accuracy.finite):
+            last = float(np.median(accuracy.finite.values[-3:]))
+            if last > 0.9:
+                return ""  # a loss with a floor, such as one with label smoothing
+        curve = self.train
+        if curve is None or curve.start <= 0 or curve.final <= HIGH * curve.start:
+            return ""
+        return f"the training loss itself is high: {curve.final:.3g} at the end, {curve.start:.3g} at the start"
+
+    @cached_property
+    def schedule(self) -> Schedule | None:
+        rate = learning_rate(self.run)
+        return None if rate is None else recognise(rate)
+
+    @cached_property
+    def rate(self) -> float | None:
+        """The peak learning rate, or the configured one."""
+        if self.schedule is not None:
+            return self.schedule.peak if self.schedule.peak > 0 else None
+        known = self.run.facts.get("learning_rate")
+        return float(known) if isinstance(known, (int, float)) and known > 0 else None
+
+    @cached_property
+    def length(self) -> int | None:
+        """Optimizer steps of the whole run; None where the log counts epochs."""
+        if self.run.step_unit != "step" or self.run.steps is None:
+            return None
+        return planned_length(self.run) or (self.run.steps.last if self.run.finished is not False else None)
+
+    @cached_property
+    def sound_norm(self) -> float | None:
+        """90th percentile of the gradient norms before the finding began, or of all where those are too few."""
+        norms = self.run.get(GRAD_NORM)
+        if norms is None:
+            return None
+        before = norms.finite.between(norms.span.first, self.onset - 1).values
+        values = before if len(before) >= 20 else norms.finite.values
+        return float(np.quantile(values, 0.9)) if len(values) >= 20 and values.max() > 0 else None
+
+    def share_above(self, norm: float) -> float:
+        """Share of the steps after the first tenth whose gradient norm lies above a value; 0 when not logged."""
+        series = self.run.get(GRAD_NORM)
+        if series is None or len(series.finite) < 20:
+            return 0.0
+        values = series.finite.values
+        return float(np.mean(values[len(values) // 10 :] > norm))
+
+    @cached_property
+    def inputs(self) -> float | None:
+        """Root mean square of the inputs of the first layer."""
+        return input_scale(self.run)
+
+    @cached_property
+    def moved(self) -> float | None:
+        """Median length of a step relative to the weights."""
+        ratio = self.run.get(UPDATE_RATIO)
+        return None if ratio is None or len(ratio.finite) < 5 else float(np.median(ratio.finite.values))
+
+    @cached_property
+    def quality(self) -> Quality | None:
+        """Actual over promised decrease of the loss by a step, where the hooks measured it."""
+        return step_quality(self.run)
+
+    @cached_property
+    def dropout(self) -> bool | None:
+        """Whether the model has dropout layers; None where that is not known."""
+        count = self.run.facts.get("dropout_layers")
+        return count > 0 if isinstance(count, int) and not isinstance(count, bool) else None
+
+    @cached_property
+    def held_back(self) -> bool:
+        """Whether the loss in training mode ends far above that of the fixed batch in evaluation mode.
+
+        By its ratio, or because it fell by less than half as much.
+        """
+        free = find_curve(self.run, PROBE_LOSS)
+        if self.train is None or free is None or free.final <= 0:
+            return False
+        gained = free.start - free.final
+        little = gained > 0.02 * free.start and gained > 2 * max(free.start - self.train.final, 0.0)
+        return little or self.train.final > HELD * free.final
+
+    @cached_property
+    def bottleneck(self) -> int | None:
+        """By how much the narrowest hidden layer would have to be wider to hold two units per class; None below 4.
+
+        The scores of C classes are a linear map of the last hidden layer: of fewer units than classes they cannot be
+        independent (Yang et al. 2018).
+        """
+        known = classes(self.run)
+        widths = [layer.outputs for layer in layers_of(self.run) if layer.role == "affine"][:-1]
+        if known is None or not widths or min(widths) < 1:
+            return None
+        factor = power_of_two(2 * known / min(widths))
+        return factor if factor > 4 else None
+
+    @cached_property
+    def broken_at_first(self) -> bool:
+        """Whether the training loss of the first step is not finite."""
+        loss = self.run.get(LOSS)
+        if loss is None or loss.per != "step" or not len(loss) or not begins_at_start(self.run, loss):
+            return False
+        return not np.isfinite(loss.values[0])
+
+    @cached_property
+    def best_before_annealed(self) -> bool:
+        """Whether the best held-out loss came while the rate was still above a third of its peak."""
+        split = held_out(self.run)
+        curve = find_curve(self.run, LOSS, split) if split else None
+        rate = learning_rate(self.run)
+        if curve is None or rate is None or not len(rate.finite):
+            return False
+        values = rate.finite
+        at_best = float(values.at(np.array([curve.best_step]))[0])
+        return at_best > ANNEALED * float(values.values.max())
