@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 SAMPLES = Path(__file__).parents[1] / "sample_logs"
-HALF, TWICE = (Setting("lr-too-low", "linear", m) for m in (0.5, 2.0))
+HALF, TWICE = (Setting("lr-too-low", "worth", m) for m in (0.5, 2.0))
 OTHER = Setting("overfitting", "errors", 2.0)
 
 
@@ -126,7 +126,7 @@ def test_the_family_left_out_has_no_say() -> None:
 
 def test_an_option_that_only_fits_its_families_stands_out() -> None:
     by_name = {(o.rule, o.option): o for o in loo.tuned(mixed())}
-    fits = by_name["lr-too-low", "linear"]
+    fits = by_name["lr-too-low", "worth"]
     assert fits.picked == [(2, -2)]
     assert (fits.inside, fits.outside) == (2, -2)
     assert fits.reading == "another value fits its families only"
@@ -170,8 +170,8 @@ def test_the_section_shows_totals_and_the_largest_effects() -> None:
     text = loo.section(loo.tuned(runs), loo.tallies(runs), runs, most=2)
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert "| points | -1 | -3 | 2 |" in rows
-    assert [row.split(" | ")[0] for row in rows[-2:]] == ["| overfitting: errors", "| lr-too-low: linear"]
-    assert "1 lose (lr-too-low: linear)" in text
+    assert [row.split(" | ")[0] for row in rows[-2:]] == ["| overfitting: errors", "| lr-too-low: worth"]
+    assert "1 lose (lr-too-low: worth)" in text
 
 
 def test_what_was_not_measured_is_said_to_be_so(tmp_path: Path) -> None:
