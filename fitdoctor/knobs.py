@@ -70,6 +70,9 @@ KNOBS: dict[str, Knob] = {
     "loss_graph": _choice(
         "bug", ("whole",), "every trainable parameter takes part in the loss, with no detach or no_grad on the way"
     ),
+    "trainable_parameters": _choice(
+        "bug", ("all",), "no parameter of the model is frozen (requires_grad=True), and the optimizer holds them all"
+    ),
     "optimizer_parameters": _choice(
         "bug", ("trainable",), "the optimizer holds exactly the model's parameters that require gradients"
     ),

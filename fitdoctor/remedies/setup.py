@@ -87,6 +87,25 @@ def connect_parameters(names: Sequence[str] = ()) -> Remedy:
     )
 
 
+def train_all_parameters() -> Remedy:
+    """Unfreeze what was frozen with requires_grad=False."""
+    return Remedy(
+        title="unfreeze the frozen layers and give them to the optimizer",
+        why="frozen layers keep the values they have; where those are random, or made for another task, the layers "
+        "behind them have nothing to learn from",
+        change=Change("trainable_parameters", "set", "all"),
+        code={
+            "pytorch": (
+                "print([n for n, p in model.named_parameters() if not p.requires_grad])\n"
+                "model.requires_grad_(True)     # before the optimizer is made"
+            ),
+        },
+        unless="they hold pretrained weights that are meant to stay: then unfreeze the last of them first",
+        confirm="the training loss falls below the level that it came to rest at",
+        kind="bug",
+    )
+
+
 def switch_to_train_mode() -> Remedy:
     """Return to train mode after every evaluation."""
     return Remedy(

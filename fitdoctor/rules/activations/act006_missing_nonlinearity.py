@@ -13,7 +13,13 @@ from fitdoctor.views.depth import Layer, layers_of
 from fitdoctor.views.harm import find_standing
 
 
-@rule("ACT006", "missing-nonlinearity", needs=[LOSS], explains=["underfitting", "plateau"], since="0.1.0")
+@rule(
+    "ACT006",
+    "missing-nonlinearity",
+    needs=[LOSS],
+    explains=["underfitting", "plateau", "no-learning", "class-collapse", "lr-noise-floor", "val-set-too-noisy"],
+    since="0.1.0",
+)
 def missing_nonlinearity(run: Run) -> Iterator[Finding]:
     """Two layers of weights follow each other with nothing between them.
 

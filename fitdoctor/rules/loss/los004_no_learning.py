@@ -80,7 +80,9 @@ def no_learning(
         classes is a fact, or read off a first loss of ln C with an accuracy around 1 / C. Where it is unknown,
         accuracy must not have risen above its first value while the loss is -ln(accuracy) within 10 %, which is
         that of even guessing over balanced classes, or worse. Within 5 % of the loss of guessing at the end it
-        is a warning. A held-out loss that is the same number at every evaluation is an error of its own: the
+        is a warning. Held-out accuracy stands in for training accuracy unless the training loss ends a fifth below that
+        of guessing: then the model learns, only nothing that holds for the other set. A held-out loss that is the
+        same number at every evaluation is an error of its own: the
         weights do not change. Without accuracy, by the loss: it equals
         ln(classes), or it never left its first value by more than `loss_gain` and `sigmas` noise standard
         deviations although the log begins with the untrained model. A fixed training batch in eval mode, which the
@@ -115,7 +117,8 @@ def no_learning(
         or find_curve(run, ACCURACY, held_out(run, ACCURACY) or "val")
     )
     if accuracy is not None:
-        yield from _by_accuracy(run, curve, accuracy, accuracy_gain)
+        if accuracy.series.signal.split == "train" or not _fitted(run, curve):
+            yield from _by_accuracy(run, curve, accuracy, accuracy_gain)
         return
     chance = chance_loss(run)
     if chance is not None and curve.best > 0.97 * chance and curve.final < 1.5 * chance:
@@ -129,6 +132,13 @@ def no_learning(
         return
     if metric_curve(run, "train") is None and metric_curve(run, held_out(run) or "val") is None:
         yield from _by_loss(run, curve, loss_gain, sigmas)
+
+
+def _fitted(run: Run, curve: Curve) -> bool:
+    """Whether the training loss fell well below that of guessing: what is learned may not hold for other data."""
+    chance = chance_loss(run)
+    reference = curve.start if chance is None else min(chance, curve.start)
+    return curve.final < 0.8 * reference and curve.swing > 5 * curve.noise
 
 
 def _need_steps(loss: Series) -> None:

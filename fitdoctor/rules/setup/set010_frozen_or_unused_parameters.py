@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
-from fitdoctor.remedies.setup import connect_parameters
+from fitdoctor.remedies.setup import connect_parameters, train_all_parameters
 from fitdoctor.rule import CannotJudge, rule
-from fitdoctor.run import Run, Series
+from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import ACTIVATION_RMS, GRAD_NORM, PARAMETERS_WITHOUT_GRAD, WEIGHT_NORM, Signal
-from fitdoctor.views.harm import harm
+from fitdoctor.views.harm import ENOUGH, find_standing, harm
+from fitdoctor.views.steps import progress
 
 
 @rule(
@@ -32,8 +33,8 @@ from fitdoctor.views.harm import harm
     ],
     since="0.1.0",
 )
-def frozen_or_unused_parameters(run: Run, *, least: int = 5, span: int = 20) -> Iterator[Finding]:
-    """Trainable parameters of the optimizer never receive a gradient.
+def frozen_or_unused_parameters(run: Run, *, least: int = 5, span: int = 20, frozen: float = 0.2) -> Iterator[Finding]:
+    """Parameters never receive a gradient: cut off from the loss, unused, or frozen.
 
     Why it matters:
         They keep their random values. Where their layer is part of the forward pass, the loss is
@@ -49,6 +50,7 @@ def frozen_or_unused_parameters(run: Run, *, least: int = 5, span: int = 20) -> 
     Options:
         least: fewest records.
         span: fewest steps from the first to the last of them.
+        frozen: least share of all parameters that are frozen.
 
     When it is wrong:
         Branches and experts that are used more rarely than once in the recorded steps; a target network
@@ -64,6 +66,7 @@ def frozen_or_unused_parameters(run: Run, *, least: int = 5, span: int = 20) -> 
     weights, gradients = run.layers(WEIGHT_NORM), run.layers(GRAD_NORM)
     labels = set(run.layers(PARAMETERS_WITHOUT_GRAD))  # names of optimizers, whose totals are no parameters
     names = [name for name in weights if name not in labels]
+    yield from _frozen(run, frozen)
     longest = max((weights[n] for n in names), key=len, default=None)
     if longest is None or len(longest) < least or longest.span.last - longest.span.first < span:
         seen = 0 if longest is None else len(longest)
@@ -89,6 +92,35 @@ def frozen_or_unused_parameters(run: Run, *, least: int = 5, span: int = 20) -> 
         ),
         remedies=(connect_parameters(idle),),
         could_be=() if cut_off else ("a head or branch that is not used on purpose", "experts that are rarely chosen"),
+    )
+
+
+def _frozen(run: Run, least: float) -> Iterator[Finding]:
+    """Most of the model is frozen, and what is left cannot learn the task."""
+    total, trainable = run.facts.get("parameters"), run.facts.get("trainable_parameters")
+    if not isinstance(total, int) or not isinstance(trainable, int) or not 0 < trainable <= (1 - least) * total:
+        return
+    stand = find_standing(run)
+    if stand is None or not stand.unsolved:
+        return
+    curve = stand.curve
+    if (run.step_unit == "step" and curve.steps[-1] - curve.steps[0] < ENOUGH) or progress(curve, 0.3) > 0.01:
+        return  # too short, or still learning: patience may do
+    yield Finding(
+        message=f"{1 - trainable / total:.0%} of the parameters are frozen; the loss rests at {curve.final:.4g}",
+        severity=Severity.WARNING,
+        confidence=Confidence.MEDIUM,
+        span=Span(int(curve.steps[0]), int(curve.steps[-1])),
+        evidence=(
+            Evidence.of(
+                curve.series,
+                f"{curve.final:.4g} at the end; {trainable:,} of {total:,} parameters are trained",
+                f"below {0.5 * curve.final / stand.left:.4g}, half of what an untrained model has",
+            ),
+        ),
+        remedies=(train_all_parameters(),),
+        could_be=("frozen on purpose: pretrained features that do not suit the task", "underfitting"),
+        settle_with="train a tenth of the steps with every parameter unfrozen: a lower loss settles it",
     )
 
 

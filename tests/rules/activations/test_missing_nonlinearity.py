@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fitdoctor.diagnose import diagnose
 from fitdoctor.finding import Severity
 from fitdoctor.run import Run
-from fitdoctor.signals import LOSS
+from fitdoctor.signals import ACCURACY, LOSS
 from tests.hooked import mlp, watch
 from tests.rules.activations.trainings import run_of, sgd
 from tests.rules.one_rule import cannot_judge, finding, findings, make_run, series
@@ -54,3 +55,13 @@ def test_a_grouped_convolution_is_half_of_one() -> None:
 
 def test_without_connections_nothing_is_said() -> None:
     cannot_judge(NAME, make_run(series(LOSS, np.linspace(2, 1, 50))), "connected")
+
+
+def test_it_accounts_for_a_model_that_learns_nothing() -> None:
+    """A linear model of a task that no straight line helps with (a checkerboard, a ring) stays at guessing."""
+    layers = '[["a","affine",2,16,"",""],["b","affine",16,16,"","a"],["c","affine",16,2,"","b"]]'
+    loss = 0.693 + 0.003 * np.random.default_rng(0).standard_normal(400)
+    run = make_run(series(LOSS, loss), series(ACCURACY, 0.5 + 0 * loss), layers=layers, classes=2)
+    (diagnosis,) = [d for d in diagnose(run).diagnoses if d.root.severity is not Severity.NOTE]
+    assert diagnosis.root.rule == NAME
+    assert "no-learning" in {f.rule for f in diagnosis.explains}

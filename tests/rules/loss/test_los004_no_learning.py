@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fitdoctor.rules.loss.los004_no_learning import no_learning
 from fitdoctor.signals import ACCURACY
-from fitdoctor.testing import check_skips, make_run
+from fitdoctor.testing import check_rule, check_skips, make_run
 from tests.rules.judging import finds, is_silent, without
 
 
@@ -81,3 +81,15 @@ def test_a_smoke_test_of_a_few_steps_is_too_early() -> None:
     check_skips(no_learning, make_run(train_loss=flat[:20], per="step", facts=facts), "20 training steps are too early")
     finds(no_learning, make_run(train_loss=flat, per="step", facts=facts))
     finds(no_learning, make_run(train_loss=flat[:20], per="epoch", facts=facts))  # each of many steps
+
+
+@pytest.mark.parametrize(("ends", "count"), [(1.5, 0), (2.25, 1)])
+def test_held_out_accuracy_of_guessing_beside_a_training_loss_that_falls(ends: float, count: int) -> None:
+    """Memorised labels, or validation data of another kind: the model learns, and nothing of it holds there."""
+    rng = np.random.default_rng(0)
+    run = make_run(
+        train_loss=np.linspace(2.3, ends, 100) + 0.01 * rng.standard_normal(100),
+        val_accuracy=0.1 + 0.005 * rng.standard_normal(20),
+        facts={"classes": 10},
+    )
+    check_rule(no_learning, run, finds=count)

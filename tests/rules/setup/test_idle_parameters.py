@@ -87,6 +87,46 @@ def test_boundary_is_five_records_and_the_same_norm_throughout() -> None:
     assert findings(IDLE, made(5, moved=True)) == []  # stepped between the records
 
 
+def partly_frozen(trainable: int, rests_at: float, *, steps: int = 600, still_falling: bool = False) -> Run:
+    """Two layers that are trained, others that are frozen, and a loss that comes to rest."""
+    t = np.arange(steps)
+    noise = 0.01 * np.random.default_rng(0).standard_normal(steps)
+    fall = t / steps if still_falling else 1 - np.exp(-t / 20)
+    records = 10 * np.arange(steps // 10)
+    norms = 1 + records / steps
+    return make_run(
+        series(LOSS, 2.3 - (2.3 - rests_at) * fall + noise, t),
+        *(series(q, norms, records, layer=f"{x}.weight") for q in (WEIGHT_NORM, GRAD_NORM) for x in "ab"),
+        parameters=1000,
+        trainable_parameters=trainable,
+        classes=10,
+    )
+
+
+def test_frozen_parameters_and_a_loss_that_rests_at_a_poor_level() -> None:
+    found = finding(IDLE, partly_frozen(300, 2.0), Severity.WARNING)
+    assert found.message.startswith("70% of the parameters are frozen")
+    assert found.remedies[0].title.startswith("unfreeze")
+
+
+@pytest.mark.parametrize(("trainable", "count"), [(800, 1), (801, 0)])
+def test_boundary_is_a_fifth_of_the_parameters(trainable: int, count: int) -> None:
+    assert len(findings(IDLE, partly_frozen(trainable, 2.0))) == count
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        partly_frozen(300, 1.0),  # it learns
+        partly_frozen(300, 1.5, still_falling=True),
+        partly_frozen(300, 2.0, steps=250),
+        partly_frozen(1000, 2.2),
+    ],
+)
+def test_frozen_parameters_that_do_no_harm(run: Run) -> None:
+    assert findings(IDLE, run) == []
+
+
 # --- what no optimizer holds ------------------------------------------------------------------------
 
 
