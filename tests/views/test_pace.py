@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from fitdoctor.testing import make_run
 from fitdoctor.views.curves import need_curve
 from fitdoctor.views.pace import FACTOR, Pace, pace
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def of(loss: np.ndarray, **more: object) -> Pace | None:
