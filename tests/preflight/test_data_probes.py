@@ -33,6 +33,15 @@ def test_sorted_examples_are_found() -> None:
     )
 
 
+def test_batches_of_one_class_are_why_inputs_are_not_needed() -> None:
+    x, y = vectors()
+    order = y.argsort()
+    report = Program(mlp(), train_loader=loader(x[order], y[order], shuffle=False)).check()
+    roots = [d.root.rule for d in report.diagnoses if d.root.severity != "note"]
+    assert roots == ["unshuffled-data"]
+    assert "input-ignored" in {f.rule for f in report.findings}
+
+
 def test_one_class_as_far_as_one_reads_is_found() -> None:
     x, y = torch.randn(5_000, 10), (torch.arange(5_000) >= 2_500).long()
     Program(mlp(), train_loader=loader(x, y, shuffle=False)).finds("unshuffled-data", "all have class 0")
@@ -232,6 +241,13 @@ def test_shared_examples_are_found() -> None:
 
 def test_separate_examples_are_sound() -> None:
     split(*vectors(500)).sound("train-val-overlap")
+
+
+def test_examples_in_half_precision_are_compared_like_others() -> None:
+    x, y = vectors(500)
+    split(x.bfloat16(), y).sound("train-val-overlap")
+    x[-50:] = x[:50]
+    split(x.bfloat16(), y).finds("train-val-overlap", "identical to training examples", severity="error")
 
 
 def test_inputs_of_few_values_repeat_by_nature() -> None:

@@ -144,6 +144,16 @@ def test_large_scores_and_sums_start_too_high() -> None:
     program.finds("wrong-initial-loss", "summed, not averaged: 32 times", severity="warning")
 
 
+def test_a_batch_that_breaks_the_loss_of_large_scores_is_their_effect() -> None:
+    net = mlp(10, 32, 32, 32, 3)
+    for module in net[::2]:
+        scaled(nn.Sequential(module), 6)
+    program = Program(net, optimizer=torch.optim.SGD(net.parameters(), 1.0))
+    report = program.check("wrong-initial-loss", "one-batch-not-learned")
+    assert {f.rule for f in report.findings if f.severity == "warning"} >= {"one-batch-not-learned"}
+    assert [d.root.rule for d in report.diagnoses if d.root.severity != "note"] == ["wrong-initial-loss"]
+
+
 def test_usual_initial_losses_are_sound() -> None:
     Program(mlp()).sound("wrong-initial-loss")
     regression(mlp(10, 8, 1)).sound("wrong-initial-loss")

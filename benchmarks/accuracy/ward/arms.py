@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+import torch
 from benchmarks.accuracy.ward.plan import Case
 from benchmarks.accuracy.ward.store import Store, digest
-from benchmarks.accuracy.ward.training import Program, prepare
+from benchmarks.accuracy.ward.training import Program, epoch_order, forward, prepare
+from torch import Tensor, nn
+from torch.utils.data import Sampler
 
 ARMS = ("logs", "hooks", "probes", "everything")
 """What is looked at: the script's own log; what the monitor recorded; the program before its first step; what somebody
@@ -89,16 +93,16 @@ def examine(program: Program) -> Said:
     Without a budget: one in seconds would make the answer depend on what else the machine does.
     """
     import fitdoctor
-    import torch
     from torch.utils.data import DataLoader, TensorDataset
 
     recipe = program.recipe
-    order = program.train[1].argsort(stable=True) if recipe.sorted_batches and program.train[1].ndim == 1 else None
-    x, y = program.train if order is None else (program.train[0][order], program.train[1][order])
-    shuffled = not recipe.fixed_order and not recipe.sorted_batches
-    batch = min(recipe.batch, len(x))
-    train = DataLoader(TensorDataset(x, y), batch, shuffle=shuffled, drop_last=True, generator=torch.Generator())
+    batch = min(recipe.batch, len(program.train[0]))
+    train = DataLoader(TensorDataset(*program.train), batch, sampler=_Order(program), drop_last=True)
     val = DataLoader(TensorDataset(*program.val), 128)
+
+    def loss_of(net: nn.Module, pair: list[Tensor]) -> Tensor:
+        return forward(program, *pair)[1] if net.training else program.loss_of(net(pair[0]), pair[1])
+
     report = fitdoctor.preflight(
         program.model,
         program.criterion,
@@ -106,9 +110,26 @@ def examine(program: Program) -> Said:
         train,
         val,
         scheduler=program.schedule.scheduler,
-        loss_of=lambda net, pair: program.loss_of(net(pair[0]), pair[1]),
+        accumulate=recipe.accumulate,
+        clip_norm=recipe.clip or None,
+        loss_of=loss_of,
     )
     return summary(report)
+
+
+class _Order(Sampler[int]):
+    """The examples in the order in which `training.train` takes them, a new one for every epoch."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.generator = torch.Generator().manual_seed(program.recipe.seed + 1)
+        self.fixed = torch.randperm(len(program.train[0]), generator=self.generator)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from epoch_order(self.program, self.generator, self.fixed).tolist()
+
+    def __len__(self) -> int:
+        return len(self.program.train[0])
 
 
 def together(before: Said, during: Said) -> Said:

@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from benchmarks.accuracy.ward.arms import digest, package_hash
+from benchmarks.accuracy.ward.arms import package_hash
+from benchmarks.accuracy.ward.store import digest
 from fitdoctor import catalogue
 from fitdoctor.finding import Finding
 from fitdoctor.rule import CannotJudge, Rule

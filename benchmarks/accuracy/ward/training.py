@@ -246,16 +246,41 @@ def train(recipe: Recipe, watch: Watch = unwatched) -> Outcome:
 
 def _batches(program: Program, size: int, g: torch.Generator, fixed: Tensor) -> Iterator[Pair]:
     """The mini-batches of one epoch."""
-    (x, y), recipe = program.train, program.recipe
-    order = torch.randperm(len(x), generator=g)
+    x, y = program.train
+    order = epoch_order(program, g, fixed)
+    for i in range(len(x) // size):
+        index = order[i * size : (i + 1) * size]
+        yield x[index], y[index]
+
+
+def epoch_order(program: Program, g: torch.Generator, fixed: Tensor) -> Tensor:
+    """The order of the training examples in one epoch.
+
+    Args:
+        program: what is trained.
+        g: what orders are drawn from.
+        fixed: the order of every epoch of a recipe that has but one.
+    """
+    y, recipe = program.train[1], program.recipe
+    order = torch.randperm(len(y), generator=g)
     if recipe.fixed_order:
         order = fixed
     if recipe.sorted_batches and y.ndim == 1:
         part = order[: int(recipe.sorted_batches * len(order))]
         order = torch.cat([part[y[part].argsort(stable=True)], order[len(part) :]])
-    for i in range(len(x) // size):
-        index = order[i * size : (i + 1) * size]
-        yield x[index], y[index]
+    return order
+
+
+def forward(program: Program, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Output and loss of one training batch."""
+    recipe, model = program.recipe, program.model
+    if not recipe.mixup or program.task.tokens:
+        output = model(x)
+        return output, program.loss_of(output, y)
+    share = float(torch.distributions.Beta(recipe.mixup, recipe.mixup).sample())
+    other = torch.randperm(len(x))
+    output = model(share * x + (1 - share) * x[other])
+    return output, share * program.loss_of(output, y) + (1 - share) * program.loss_of(output, y[other])
 
 
 def _step(program: Program, batches: Iterator[Pair], step: int, kept: list[Tensor]) -> tuple[float, float, float]:
@@ -270,14 +295,7 @@ def _step(program: Program, batches: Iterator[Pair], step: int, kept: list[Tenso
         x, y = next(batches)
         if recipe.outlier and recipe.outlier_every and step % recipe.outlier_every == recipe.outlier_every - 1:
             x = x * recipe.outlier
-        if recipe.mixup and not task.tokens:
-            share = float(torch.distributions.Beta(recipe.mixup, recipe.mixup).sample())
-            other = torch.randperm(len(x))
-            output = model(share * x + (1 - share) * x[other])
-            value = share * program.loss_of(output, y) + (1 - share) * program.loss_of(output, y[other])
-        else:
-            output = model(x)
-            value = program.loss_of(output, y)
+        output, value = forward(program, x, y)
         (value if recipe.undivided else value / recipe.accumulate).backward()
         kept += [value] if recipe.keep_losses else []
         loss += float(value.detach()) / recipe.accumulate

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.losses import LossCall
 
 
-@probe("PRE002", "wrong-initial-loss", cost=Cost(passes=4, examples=512), since="0.1.0", worth=3)
+@probe(
+    "PRE002",
+    "wrong-initial-loss",
+    cost=Cost(passes=4, examples=512),
+    explains=["one-batch-not-learned", "learning-rate-out-of-range"],
+    since="0.1.0",
+    worth=3,
+)
 def wrong_initial_loss(
     bench: Bench, *, tolerance: float = 0.1, far: float = 3.0, large: float = 10.0, examples: int = 512
 ) -> Iterator[Finding]:

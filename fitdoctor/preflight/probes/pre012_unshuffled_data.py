@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
 
 
-@probe("PRE012", "unshuffled-data", cost=Cost(examples=4_000), explains=["labels-not-learned"], since="0.1.0", worth=3)
+@probe(
+    "PRE012",
+    "unshuffled-data",
+    cost=Cost(examples=4_000),
+    explains=["input-ignored", "labels-not-learned"],  # batches of one class, which is known without the inputs
+    since="0.1.0",
+    worth=3,
+)
 def unshuffled_data(bench: Bench, *, examples: int = 2_000, chance: float = 1e-6) -> Iterator[Finding]:
     """The training examples come in the same order in every epoch, or sorted by class.
 

@@ -131,7 +131,7 @@ def _too_rich_to_repeat(batch: Batch, chance: float = 1e-12) -> bool:
     x = batch.x
     if x is None or not x.is_floating_point() or len(x) < 32:
         return False
-    flat = x.detach().cpu().reshape(len(x), -1)[:, :256].numpy()
+    flat = x.detach().cpu().reshape(len(x), -1)[:, :256].double().numpy()
     logs, varied, rows = 0.0, [], len(flat)
     for column in flat.T:
         counts = np.unique(column, return_counts=True)[1]
