@@ -13,6 +13,7 @@ from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS, WEIGHT_DECAY, WEIGHT_NORM
 from fitdoctor.views.curves import learning_rate
+from fitdoctor.views.harm import find_standing
 from fitdoctor.views.norms import adaptive_optimizer, is_matrix, total_gradient_norm
 from fitdoctor.views.steps import left_over, progress, training_curve
 
@@ -30,12 +31,23 @@ from fitdoctor.views.steps import left_over, progress, training_curve
         "lr-noise-floor",
         "lr-too-low",
         "undertrained",
+        "input-collapse",
+        "dead-relu",
+        "val-better-than-train",
+        "best-epoch",
+        "lr-too-high",
     ],
     since="0.1.0",
     state=True,
 )
 def weight_decay_too_high(
-    run: Run, *, pull: float = 0.35, shrunk: float = 0.9, forgets: float = 1.0, poor: float = 0.2
+    run: Run,
+    *,
+    pull: float = 0.35,
+    shrunk: float = 0.9,
+    forgets: float = 1.0,
+    poor: float = 0.2,
+    gone: float = 0.1,
 ) -> Iterator[Finding]:
     """Weight decay shrinks the weights faster than the gradient can hold them up.
 
@@ -53,6 +65,10 @@ def weight_decay_too_high(
         times the norm of the update. And the training loss, of the fixed batch where there is one, is above `poor` of
         where it began, and has come to rest or had three times as long.
 
+        Weights of which no more than `gone` is left after three time constants need no such comparison: nothing but
+        the decay takes all of them to zero, and what is left of the gradient then is the noise of the batches. An error
+        when next to nothing was learned.
+
         At rest the decay balances the mean gradient; the noise of the batches comes on top of that, so a pull of a
         third is already most of what the mean gradient can do.
 
@@ -61,6 +77,7 @@ def weight_decay_too_high(
         shrunk: norm of the weights as a share of their largest.
         forgets: least time constants of the decay within the run.
         poor: share of the first loss that must be left.
+        gone: norm of the weights as a share of their largest below which they have collapsed.
 
     When it is wrong:
         Weights followed by a normalisation lose norm without losing anything: there the loss is good, and it is
@@ -92,17 +109,24 @@ def weight_decay_too_high(
     left = [float(v[-1]) / float(v.max()) for v in matrices or [weights.values] if v.max() > 0]
     if not left or float(np.median(left)) > shrunk:
         return
-    pulled = _pull(run, strength)
-    if pulled is None or pulled < pull:
-        return
     change = float(np.median(left))
+    collapsed = change < gone and lasted >= 3 * forgets
+    pulled = _pull(run, strength)
+    if not collapsed and (pulled is None or pulled < pull):
+        return
+    stand = find_standing(run)
+    idle = collapsed and stand is not None and stand.idle
+    size = f"to {change:.0%}" if change >= 0.01 else "to less than 1%"
+    pulls = "" if pulled is None else f"the decay pulls {pulled:.2g} times as hard as the gradient"
     yield Finding(
-        message=f"weight decay {strength:.2g} shrank the weights to {change:.0%}; the loss rests at {curve.final:.3g}",
-        severity=Severity.WARNING,
-        confidence=Confidence.HIGH if pulled > 2 * pull else Confidence.MEDIUM,
+        message=f"weight decay {strength:.2g} shrank the weights {size}; the loss rests at {curve.final:.3g}",
+        severity=Severity.ERROR if idle else Severity.WARNING,
+        confidence=Confidence.HIGH if collapsed or (pulled is not None and pulled > 2 * pull) else Confidence.MEDIUM,
         span=Span(weights.span.first, weights.span.last),
         evidence=(
-            Evidence.of(weights, f"the decay pulls {pulled:.2g} times as hard as the gradient", f"below {pull:g}"),
+            Evidence.of(weights, f"{change:.2g} of the largest norm is left", f"above {gone:g}")
+            if collapsed
+            else Evidence.of(weights, pulls, f"below {pull:g}"),
             Evidence.of(curve.series, f"{curve.final:.4g} at the end, from {curve.start:.4g}"),
             Evidence.of(rate, f"{lasted:.2g} time constants of the decay within the run"),
         ),

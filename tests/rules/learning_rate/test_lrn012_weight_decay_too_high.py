@@ -45,6 +45,17 @@ def test_weights_that_did_not_shrink_and_a_loss_that_is_low_are_no_harm() -> Non
     is_silent(weight_decay_too_high, decayed(0.5, shrunk=0.95))
 
 
+def test_weights_that_are_gone_need_no_gradient_to_compare_with() -> None:
+    """Of a dead model nothing is left of the gradient but the noise of the batches, which hides the pull."""
+    found = finds(weight_decay_too_high, decayed(50.0, left=1.0, shrunk=0.02).with_facts(classes=7))
+    assert (found.severity, found.confidence) == ("error", "high")
+    assert (
+        finds(weight_decay_too_high, decayed(50.0, left=0.4, shrunk=0.02).with_facts(classes=7)).severity == "warning"
+    )
+    is_silent(weight_decay_too_high, decayed(50.0, left=0.1, shrunk=0.02))
+    is_silent(weight_decay_too_high, decayed(50.0, left=1.0, shrunk=0.2))
+
+
 def test_the_decay_needs_time() -> None:
     is_silent(weight_decay_too_high, decayed(1.2, steps=90))
 
