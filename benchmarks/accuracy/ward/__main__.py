@@ -9,7 +9,7 @@ import click
 from benchmarks.accuracy.ward import repairs, table
 from benchmarks.accuracy.ward.arms import ARMS, package_hash
 from benchmarks.accuracy.ward.score import Scored, sick
-from benchmarks.accuracy.ward.scoring import chosen, scored
+from benchmarks.accuracy.ward.scoring import chosen, probed, scored
 from benchmarks.accuracy.ward.store import CACHE, Store
 
 _CACHE = click.option("--cache", type=click.Path(path_type=Path), default=CACHE, help="Folder of all runs.")
@@ -50,8 +50,9 @@ def _unseen(group: str) -> bool | None:
 @click.option("--show", default="", help="List runs: alarm, wrong, missed, found, three, open or root.")
 @click.option("--only", default="", help="Only cases whose name holds this text.")
 def score(cache: Path, jobs: int, group: str, arms: Sequence[str], show: str, only: str) -> None:
-    """Score fitdoctor's arms."""
-    rows = scored(chosen(_unseen(group), only), Store(cache), arms, jobs)
+    """Score fitdoctor's arms; where the probes are among them, on the cases that they are tried on."""
+    which = chosen(_unseen(group), only)
+    rows = scored(probed(which) if {"probes", "everything"} & set(arms) else which, Store(cache), arms, jobs)
     first = next(iter(rows.values()))
     untried = sum(r.truth.untried for r in first)
     click.echo(f"package {package_hash()}, {len(first)} runs, {group}; {untried} interventions still to be trained\n")
