@@ -22,8 +22,10 @@ from fitdoctor.remedies import (
     stop_early,
     warm_up,
 )
+from fitdoctor.remedies.activations import normalise_inputs, rescale_initialisation, shrink_last_layer
 from fitdoctor.run import Run, Span
 from fitdoctor.testing import make_run
+from fitdoctor.views.inputs import input_scale
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.strategies import runs
@@ -256,3 +258,120 @@ def test_warm_up_and_decay_know_the_length_of_the_run() -> None:
     assert given(warm_up(), by_epoch) == warm_up()
     going_on = make_run(train_loss=FITTED, finished=False)
     assert given(decay_learning_rate(), going_on) == decay_learning_rate()
+
+
+# --- what the run calls for ---------------------------------------------------------------------------
+
+LAYERS = '[["0","affine",20,48,"",""],["1","rectifier",0,0,"","0"],["2","affine",48,10,"","1"]]'
+
+
+def scaled(inputs: float, *, hidden: float = 0.6, last: float = 0.6, **more: object) -> Run:
+    """A run whose first layer shows inputs of a root mean square, with weights of a norm per unit."""
+    layers = {
+        "activation_rms": {"0": np.full(9, hidden * inputs), "2": np.ones(9)},
+        "weight_norm": {"0.weight": np.full(9, hidden * 48**0.5), "2.weight": np.full(9, last * 10**0.5)},
+    }
+    return make_run(train_loss=UNFITTED[:9], layers=layers, facts={"layers": LAYERS}, **more)  # type: ignore[arg-type]
+
+
+def first(rule: str, run: Run, *remedies: Remedy, found: tuple[str, ...] = (), onset: int = 0) -> Change | None:
+    told = replace(finding(*remedies, rule=rule), span=Span(onset, 199))
+    return prescribe(told, run, family="activations", found=(rule, *found)).remedies[0].change
+
+
+@pytest.mark.parametrize(("inputs", "normalise"), [(1.0, False), (0.4, False), (60.0, True), (0.003, True)])
+def test_inputs_that_are_off_scale_are_normalised_first_and_others_not_at_all(inputs: float, normalise: bool) -> None:
+    for rule in ("saturated-activations", "lr-too-high", "poor-init-scale"):
+        told = first(rule, scaled(inputs), normalise_inputs(), rescale_initialisation())
+        assert told is not None
+        assert (told.knob == "input_normalisation") is normalise
+    assert bool(ruled_out(normalise_inputs(), scaled(inputs), rule="any")) is not normalise
+    assert input_scale(scaled(inputs)) == pytest.approx(inputs)
+
+
+def test_the_scale_of_inputs_is_that_of_what_they_add_to_the_biases() -> None:
+    layers = {
+        "activation_rms": {"0": [5.0] * 9},
+        "weight_norm": {"0.weight": [48**0.5] * 9, "0.bias": [3.0 * 48**0.5] * 9},
+    }
+    shifted = make_run(train_loss=UNFITTED[:9], layers=layers, facts={"layers": LAYERS})
+    assert input_scale(shifted) == pytest.approx(4.0)
+    layers["weight_norm"]["0.bias"] = [4.9 * 48**0.5] * 9
+    drowned = make_run(train_loss=UNFITTED[:9], layers=layers, facts={"layers": LAYERS})
+    assert input_scale(drowned) is None
+    assert input_scale(make_run(train_loss=UNFITTED)) is None
+    assert input_scale(shifted.with_facts(resumed_at=100)) is None
+
+
+def test_large_outputs_are_mended_where_they_come_from() -> None:
+    shrink = shrink_last_layer(0.01)
+    last = scaled(1.0, last=30.0, logit_std=np.full(9, 30.0))
+    assert first("wrong-initial-loss", last, shrink, rescale_initialisation()) == Change(
+        "output_gain", "multiply", 0.01
+    )
+    both = scaled(1.0, hidden=6.0, last=6.0, logit_std=np.full(9, 30.0))
+    assert first("wrong-initial-loss", both, shrink) == Change("initialisation", "set", "kaiming")
+    dead = first("dead-relu", last, lower_learning_rate(), found=("wrong-initial-loss",), onset=5)
+    assert dead == Change("output_gain", "multiply", 0.01)
+    assert first("dead-relu", last, lower_learning_rate(), onset=5) == lower_learning_rate().change
+
+
+def test_a_rate_that_is_too_high_is_lowered_before_the_layers_are_changed() -> None:
+    run = make_run(train_loss=UNFITTED)
+    change = Remedy("t", change=Change("qk_norm", "enable"))
+    rule = "attention-entropy-collapse"
+    assert first(rule, run, change, found=("lr-too-high",), onset=50) == Change("learning_rate", "multiply", 0.1)
+    assert first(rule, run, change, onset=50) == change.change
+    assert first(rule, run, change, found=("lr-too-high",)) == change.change  # from the start: not by steps
+
+
+@pytest.mark.parametrize(
+    ("ratio", "factor"), [(1e-6, 1000.0), (2e-5, 100.0), (1e-4, None), (1e-3, None), (1e-2, None), (0.2, 0.01)]
+)
+def test_steps_of_an_unusual_length_are_mended_where_nothing_is_learned(ratio: float, factor: float | None) -> None:
+    run = make_run(train_loss=UNFITTED, update_ratio=np.full(20, ratio))
+    told = first("no-learning", run, Remedy("t", change=Change("labels", "set", "matched")))
+    assert told == Change("labels", "set", "matched") if factor is None else Change("learning_rate", "multiply", factor)
+    assert first("overfitting", run, Remedy("t", change=Change("n_train", "multiply", 2))) == Change(
+        "n_train", "multiply", 2
+    )
+
+
+def test_the_regulariser_that_is_there_is_what_is_weakened() -> None:
+    held = make_run(
+        train_loss=np.linspace(2.3, 1.9, 200), train_probe_loss=np.linspace(2.3, 0.3, 20), facts={"dropout_layers": 2}
+    )
+    assert first("lr-too-low", held, raise_learning_rate(10.0)) == Change("dropout", "set", 0.0)
+    assert first("underfitting", held, less_regularisation()) == Change("dropout", "set", 0.0)
+    without = held.with_facts(dropout_layers=0)
+    assert first("lr-too-low", without, raise_learning_rate(10.0)) == Change("learning_rate", "multiply", 10.0)
+    assert first("underfitting", without, less_regularisation()) == Change("augmentation", "disable")
+    decayed = make_run(train_loss=UNFITTED, facts={"dropout_layers": 0, "weight_decay": 0.3})
+    assert first("underfitting", decayed, less_regularisation()) == Change("weight_decay", "set", 0.01)
+    none = make_run(train_loss=UNFITTED, facts={"dropout_layers": 0, "weight_decay": 0.0})
+    assert "no dropout" in ruled_out(less_regularisation(), none, rule="underfitting")
+    assert ruled_out(less_regularisation(), make_run(train_loss=UNFITTED), rule="underfitting") == ""
+
+
+def test_a_bottleneck_of_classes_is_widened_by_as_much() -> None:
+    narrow = LAYERS.replace("20,48", "20,2").replace("48,10", "2,10")
+    run = make_run(train_loss=UNFITTED, facts={"layers": narrow, "classes": 10})
+    assert first("underfitting", run, add_capacity()) == Change("width", "multiply", 8)
+    assert first("underfitting", run.with_facts(layers=LAYERS), add_capacity()) == Change("width", "multiply", 4)
+
+
+def test_no_rate_mends_what_was_broken_before_the_first_step() -> None:
+    loss = np.full(50, np.nan)
+    assert "before the first" in ruled_out(
+        lower_learning_rate(), make_run(train_loss=loss, per="step"), rule="nonfinite-loss"
+    )
+    loss[0] = 2.3
+    assert ruled_out(lower_learning_rate(), make_run(train_loss=loss, per="step"), rule="nonfinite-loss") == ""
+
+
+def test_short_steps_are_not_shortened() -> None:
+    short = make_run(train_loss=FITTED, step_quality=np.full(20, 0.99))
+    assert "short already" in ruled_out(lower_learning_rate(0.3), short, rule="gradient-clipping-saturated")
+    assert ruled_out(lower_learning_rate(0.3), short, rule="dead-relu") == ""
+    usual = make_run(train_loss=FITTED, step_quality=np.full(20, 0.6))
+    assert ruled_out(lower_learning_rate(0.3), usual, rule="gradient-clipping-saturated") == ""

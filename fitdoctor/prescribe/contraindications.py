@@ -68,13 +68,17 @@ def _regularising_what_is_not_fitted(remedy: Remedy, patient: Patient) -> str:
     change, value = remedy.change, number_of(remedy.change)
     if kind_of(remedy) != "regularisation" or change is None or change.op == "disable" or value == 0:
         return ""
-    return "" if change.op == "multiply" and value is not None and value < 1 else patient.high
+    had = patient.run.facts.get(change.knob) if change.op == "set" else 1.0
+    less = value is not None and isinstance(had, (int, float)) and value < had
+    return "" if less else patient.high
 
 
 def _clipping_most_steps(remedy: Remedy, patient: Patient) -> str:
     change, norm = remedy.change, number_of(remedy.change)
     if change is None or change.knob != "clip_norm" or change.op != "set" or norm is None:
         return ""
+    if patient.rule == "gradient-clipping-saturated":
+        return ""  # it is raised: less is cut than now
     share = patient.share_above(norm)
     # Above one half the playbook calls it "extremely aggressive": the threshold would set the step, not the gradient.
     return f"it would cut {share:.0%} of the steps: the learning rate is the cause then" if share > 0.5 else ""

@@ -7,7 +7,7 @@ import math
 from fitdoctor.finding import Remedy
 from fitdoctor.prescribe.patient import Patient
 from fitdoctor.remedies import less_regularisation, lower_learning_rate, raise_learning_rate
-from fitdoctor.remedies.activations import normalise_inputs
+from fitdoctor.remedies.activations import normalise_inputs, rescale_initialisation, shrink_last_layer
 
 SIZE = 10.0
 """Root mean square of the inputs beyond which (or below 1 / SIZE^2) they call for normalising, as in the probe
@@ -16,10 +16,23 @@ unnormalised-inputs."""
 BY_SCALE = frozenset(
     {
         "wrong-initial-loss", "poor-init-scale", "exploding-gradients", "saturated-activations", "dead-relu",
-        "lr-too-high", "loss-divergence", "vanishing-gradients", "no-learning",
+        "lr-too-high", "loss-divergence", "vanishing-gradients", "no-learning", "class-collapse", "underfitting", "plateau",
+        "gradient-spikes",
     }
 )  # fmt: skip
 """What inputs far from unit scale bring about: outputs, gradients and curvature grow with them (LeCun et al. 1998)."""
+
+BY_OUTPUTS = frozenset({"dead-relu", "lr-too-high", "loss-divergence", "exploding-gradients", "class-collapse"})
+"""What the gradients of outputs that are large before anything was learned bring about."""
+
+BY_STEPS = frozenset(
+    {"attention-entropy-collapse", "dead-relu", "saturated-activations", "input-collapse", "logit-drift"}
+)
+"""What steps that are too long bring about in the layers."""
+
+LARGE = 3.0
+"""Spread of the first outputs, in units of the targets' or of scores, from which they are large: a sound one is below
+1, as in the rule wrong-initial-loss."""
 
 USUAL = 1e-3
 """A step relative to the weights that trains (Karpathy, CS231n notes on training: about a thousandth)."""
@@ -30,13 +43,37 @@ FAR = 30.0
 
 def called_for(patient: Patient) -> tuple[Remedy, ...]:
     """The remedies that the run calls for whatever the rule advises, the first first."""
-    return (*_normal_inputs(patient), *_usual_steps(patient), *_free_units(patient))
+    inputs = _normal_inputs(patient)
+    scales = inputs or _small_outputs(patient) or _sound_weights(patient)
+    return (*scales, *_lower_rate(patient), *_usual_steps(patient), *_free_units(patient))
 
 
 def _normal_inputs(patient: Patient) -> tuple[Remedy, ...]:
     scale = patient.inputs
     off = scale is not None and not SIZE**-2 <= scale <= SIZE
     return (normalise_inputs(scale),) if off and patient.rule in BY_SCALE else ()
+
+
+def _small_outputs(patient: Patient) -> tuple[Remedy, ...]:
+    """Small first outputs, where the first loss was that of large ones and the first steps unlearned them."""
+    size = patient.first_outputs
+    if patient.rule not in BY_OUTPUTS or "wrong-initial-loss" not in patient.found or size is None or size < LARGE:
+        return ()
+    return (shrink_last_layer(0.3 / size),)
+
+
+def _sound_weights(patient: Patient) -> tuple[Remedy, ...]:
+    """All weights drawn anew where outputs are too large, and not for the last layer alone as far as is known."""
+    large = patient.rule == "wrong-initial-loss" and (patient.first_outputs or 0.0) > 1
+    return (rescale_initialisation(),) if large and not patient.sound_weights else ()
+
+
+def _lower_rate(patient: Patient) -> tuple[Remedy, ...]:
+    """A lower rate for what too long steps did to the layers in the course of the run."""
+    late = patient.run.steps is not None and patient.onset > patient.run.steps.first
+    if patient.rule not in BY_STEPS or "lr-too-high" not in patient.found or not late:
+        return ()
+    return (lower_learning_rate(patient.stable or 0.1, current=patient.rate),)
 
 
 def _usual_steps(patient: Patient) -> tuple[Remedy, ...]:

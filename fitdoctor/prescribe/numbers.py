@@ -29,7 +29,7 @@ def with_numbers(remedy: Remedy, patient: Patient) -> Remedy:
         factor = number_of(change) or 1.0
         for make in (lower_learning_rate, raise_learning_rate):
             if remedy == make(factor):
-                return make(factor, current=patient.rate)
+                return make(min(factor, patient.stable or 1.0) if factor < 1 else factor, current=patient.rate)
     if remedy == less_regularisation():
         return _weakened(patient) or remedy
     if remedy == add_capacity() and patient.bottleneck:

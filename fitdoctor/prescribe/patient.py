@@ -8,13 +8,13 @@ from functools import cached_property
 import numpy as np
 
 from fitdoctor.run import Run
-from fitdoctor.signals import ACCURACY, GRAD_NORM, LOSS, PROBE_LOSS, UPDATE_RATIO
+from fitdoctor.signals import ACCURACY, GRAD_NORM, LOGIT_STD, LOSS, PROBE_LOSS, TARGET_STD, UPDATE_RATIO, WEIGHT_NORM
 from fitdoctor.views.curves import Curve, begins_at_start, classes, find_curve, held_out, learning_rate
-from fitdoctor.views.depth import layers_of
+from fitdoctor.views.depth import at_start, layers_of, weight_of
 from fitdoctor.views.inputs import input_scale
 from fitdoctor.views.plans import planned_length
 from fitdoctor.views.schedules import Schedule, recognise
-from fitdoctor.views.steps import Quality, power_of_two, step_quality
+from fitdoctor.views.steps import Quality, power_of_two, stable_edge, step_quality
 
 HIGH = 0.5
 """A training loss that ends above this share of its first value is high: most of the task is not learned."""
@@ -103,6 +103,33 @@ class Patient:
         return input_scale(self.run)
 
     @cached_property
+    def first_outputs(self) -> float | None:
+        """Standard deviation of the untrained outputs, in units of that of the targets where they have one."""
+        outputs, targets = self.run.get(LOGIT_STD), self.run.get(TARGET_STD)
+        if outputs is None or not at_start(self.run, (outputs,)):
+            return None
+        unit = float(np.median(targets.finite.values)) if targets is not None and len(targets.finite) else 1.0
+        size = float(outputs.values[0]) / unit if unit > 0 else np.nan
+        return size if np.isfinite(size) else None
+
+    @cached_property
+    def sound_weights(self) -> bool:
+        """Whether the weights of all layers but the last are known to begin at a usual scale.
+
+        The norm of a unit's weights: 0.6 as torch draws them, 1 by Xavier, 1.4 by He.
+        """
+        affine = [layer for layer in layers_of(self.run) if layer.role == "affine"]
+        norms = {n: s for n, s in self.run.layers(WEIGHT_NORM).items() if not n.endswith("bias")}
+        hidden = {weight_of(layer, norms): layer.outputs for layer in affine[:-1]}
+        others = set(norms) - set(hidden) - {weight_of(layer, norms) for layer in affine[-1:]}
+        normed = {layer.name for layer in layers_of(self.run) if layer.role == "norm"}
+        if not hidden or "" in hidden or any(n.rpartition(".")[0] not in normed for n in others):
+            return False  # a recurrent cell, an attention: how many units share such a norm is not known
+        if not at_start(self.run, norms.values()):
+            return False
+        return all(units > 0 and 0.1 < norms[n].values[0] / units**0.5 < 3 for n, units in hidden.items())
+
+    @cached_property
     def moved(self) -> float | None:
         """Median length of a step relative to the weights."""
         ratio = self.run.get(UPDATE_RATIO)
@@ -112,6 +139,12 @@ class Patient:
     def quality(self) -> Quality | None:
         """Actual over promised decrease of the loss by a step, where the hooks measured it."""
         return step_quality(self.run)
+
+    @cached_property
+    def stable(self) -> float | None:
+        """A third of the stable rate over the rate in use, where the first steps showed it to be less than a tenth."""
+        edge = stable_edge(self.run)
+        return max(float(f"{edge / 3:.1g}"), 1e-3) if edge is not None and edge < 0.3 else None
 
     @cached_property
     def dropout(self) -> bool | None:

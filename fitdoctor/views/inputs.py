@@ -14,7 +14,7 @@ def input_scale(run: Run) -> float | None:
 
     Random weights keep no direction: the mean square of their outputs is that of an input times its number of inputs
     times the mean square of a weight (He et al. 2015), and the latter two make the squared norm of the weights over
-    the number of units. What the biases add is taken off.
+    the number of units. What the biases add is taken off; where it is most of the output, the inputs do not show.
     """
     layers = layers_of(run)
     first = next((layer for layer in layers if layer.role in ("affine", "norm")), None)
@@ -25,10 +25,9 @@ def input_scale(run: Run) -> float | None:
     if outputs is None or weight is None or not at_start(run, (outputs, weight)):
         return None
     bias = norms.get(f"{first.name}.bias")
-    # The norm of a zero bias, and a first record that is not finite, are both possible.
     shift = float(bias.values[0]) ** 2 / first.outputs if bias is not None else 0.0
     square = float(outputs.values[0]) ** 2 - shift
     gain = float(weight.values[0]) ** 2 / first.outputs
-    if not (math.isfinite(square) and math.isfinite(gain) and square > 0 and gain > 0):
+    if not (math.isfinite(square) and math.isfinite(gain) and square > shift and gain > 0):
         return None
     return math.sqrt(square / gain)

@@ -193,7 +193,13 @@ class Repair:
             return math.nan
         if self.mended is None:
             return 0.0
-        return (sick - delivered(store.outcome(self.mended), self.mended, self.measure)) / (sick - best)
+        mended = delivered(store.outcome(self.mended), self.mended, self.measure)
+        if self.measure == "shift":  # an untold truth that is worse is nothing that was mended
+            mended += max(self._oracle(self.mended, store) - self._oracle(self.sick, store), 0.0)
+        return (sick - mended) / (sick - best)
+
+    def _oracle(self, recipe: Recipe, store: Store) -> float:
+        return delivered(store.outcome(recipe), recipe, "loss")
 
     def worse(self, store: Store, noise: float) -> bool:
         """Whether the remedy made it worse by more than the noise (a share of the range, or of the errors)."""

@@ -71,7 +71,7 @@ def gradient_clipping_saturated(
     adaptive = adaptive_optimizer(run)
     harmed = any(_harmed(c, gain) for c in curves)
     onset = _onset(clipped, share)
-    yield _finding(clipped, curves[:1], onset, warn=harmed and adaptive is False)
+    yield _finding(run, clipped, curves[:1], onset, warn=harmed and adaptive is False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,7 +146,16 @@ def _onset(clipped: _Clipped, share: float) -> int:
     return int(norm.steps[edges[first]])
 
 
-def _finding(clipped: _Clipped, curves: list[Curve], onset: int, *, warn: bool) -> Finding:
+def _unclipped(run: Run, clipped: _Clipped) -> float | None:
+    """90th percentile of the norms before clipping, of the whole run; None where only clipped ones are known."""
+    norm = run.get(GRAD_NORM)
+    if norm is None or not len(norm.finite):
+        return None
+    p90 = float(np.quantile(norm.finite.values, 0.9))
+    return p90 if p90 > 1.01 * clipped.threshold else None
+
+
+def _finding(run: Run, clipped: _Clipped, curves: list[Curve], onset: int, *, warn: bool) -> Finding:
     known = np.isfinite(clipped.p90)
     evidence = [
         Evidence.of(
@@ -166,7 +175,7 @@ def _finding(clipped: _Clipped, curves: list[Curve], onset: int, *, warn: bool) 
         span=Span(onset, clipped.norm.span.last),
         evidence=tuple(evidence),
         remedies=(
-            raise_clip_norm(clipped.p90 if known else None, current=clipped.threshold),
+            raise_clip_norm(_unclipped(run, clipped), current=clipped.threshold),
             lower_learning_rate(0.3),
         ),
         could_be=("lr-too-high",) if warn else (),

@@ -128,7 +128,7 @@ def _in_training(run: Run, loss: Series, decades: float, window: int) -> Finding
     if diverged:
         why, could_be, remedies = "after a steep rise", ("lr-too-high", "exploding-gradients"), fixes
         settle = "restart from before the rise at a tenth of the learning rate: no nan means the rate"
-    elif _came_with_the_inputs(run, first.step):
+    elif _came_with_an_example(run, first.step):
         why, could_be = "", ("a bad sample",)
         remedies = (clean_data(), inspect_batches(), find_first_nonfinite())
         settle = "torch.isfinite on the inputs of that step's batch (one step)"
@@ -175,16 +175,18 @@ def _first_place(run: Run, step: int) -> str:
     return f"first in the {what} of {name}" if sure else f"seen first in the {what} of {name}"
 
 
-def _came_with_the_inputs(run: Run, step: int) -> bool:
-    """The first layer gave the first value that is not finite, and the steps before had left its weights alone."""
+def _came_with_an_example(run: Run, step: int) -> bool:
+    """The steps before it left the weights alone, and no operation behind the first layer is known to be its source."""
     first = next((layer for layer in layers_of(run) if layer.role == "affine"), None)
     where, name, sure = (run.facts.get(f"nonfinite_{key}") for key in ("place", "name", "sure"))
-    if first is None or first.source or where != "forward" or str(name) != first.name or sure is not True:
-        return False
     ratio, norm = run.get(UPDATE_RATIO), run.get(WEIGHT_NORM)
-    if ratio is None or norm is None:
+    if first is None or ratio is None or norm is None:
+        return False
+    if sure is True and (where != "forward" or str(name) != first.name):
         return False
     steps, norms = (s.between(s.span.first, step - 1).finite.values for s in (ratio, norm))
+    if sure is not True and len(steps) < 3:
+        return False
     # A step as long as the weights, or weights ten times as large, may overflow in the next forward pass.
     return bool((steps < 1).all() and (norms < 10 * norm.values[0]).all())
 
