@@ -47,9 +47,10 @@ def scheduler_misstepped(
     How it is measured:
         From the shape of the logged learning rate. (1) A cosine that falls and then gradually rises again
         ran past its end: a warning when the run ends above `left` of the peak. (2) The rate falls below
-        `spent` of its peak within the first `early` of the run and stays there. (3) A schedule that is built
-        with its own length reaches its end and stays below `spent` of the peak for more than `idle` of the
-        run. (4) A finished run ends above `left` of the peak, on a curve that would have gone on for more
+        `spent` of its peak within the first `early` of the run and stays there, other than by a single cut. (3) A
+        schedule that is built with its own length reaches its end and stays below `spent` of the peak for more
+        than `idle` of the run. (4) A finished run ends above `left` of the peak, on a curve that would have gone on
+        for more
         than a tenth of the run. (5) A step schedule with a known epoch length cuts more than once an epoch.
         (6) The log names a scheduler, and the rate never moves. Where hooks counted its calls: (7) it was never
         called in a finished run of several evaluations or `long` steps; (8) it was called before the first
@@ -219,9 +220,12 @@ def _cuts_within_epochs(run: Run, rate: Series, schedule: Schedule) -> Finding |
 
 def _spent_early(run: Run, rate: Series, schedule: Schedule, spent: float, early: float, idle: float) -> Finding | None:
     total = _total(run)
-    if total is None or schedule.final > spent * schedule.peak or schedule.kind in ("warm-restarts", "constant"):
+    limit = spent * schedule.peak * (1 + 1e-6)  # two cuts to a tenth are a hundredth, but for rounding
+    if total is None or schedule.final > limit or schedule.kind in ("warm-restarts", "constant"):
         return None
-    high = np.flatnonzero(rate.values > spent * schedule.peak)
+    if schedule.kind == "step" and len(schedule.milestones) == 1:
+        return None  # one cut has no pace that calls could be counted by: lr-decay-too-early
+    high = np.flatnonzero(rate.values > limit)
     at = int(rate.steps[high[-1] + 1])
     done = (at - rate.span.first) / total
     seen = (rate.span.last - at) / total  # what has not been logged yet may still rise
