@@ -30,7 +30,7 @@ from benchmarks.accuracy.ward.options import (
 from benchmarks.accuracy.ward.plan import Case, cases
 from benchmarks.accuracy.ward.recipe import Recipe
 from benchmarks.accuracy.ward.score import Scored
-from benchmarks.accuracy.ward.store import Store
+from benchmarks.accuracy.ward.store import Store, digest
 from benchmarks.accuracy.ward.table import table
 from benchmarks.accuracy.ward.truth import truth
 
@@ -238,6 +238,20 @@ def tallies(runs: Sequence[Judged]) -> dict[str, Tally]:
     return {"frozen defaults": frozen, "chosen without the family": nested, "chosen on the same runs": fitted}
 
 
+INTRODUCTION = """What other values of the options would give, on {families} families that may be looked at: {sick}
+clearly sick runs and {sound} sound ones. Every number that a rule takes was set to half, 0.7, 1.4 and twice its default
+(of a share, its odds). A sick run whose first root is right counts 1, a sound run with a warning {warning:g}, with an
+error {error:g}.
+
+All options chosen together, one after the other, one of each rule, as long as points are gained:
+"""
+
+OPTION_BY_OPTION = """Option by option, points gained against the default: by each value on all families; then, where
+the other families would pick another value for a family left out, by the values picked, on the families that picked
+them (mean) and on those left out (sum). What gains there and loses here only fits its families.
+"""
+
+
 # --- from the store, and to a page -------------------------------------------------------------------------------
 
 
@@ -286,7 +300,9 @@ def read(store: Store) -> str:
 
 
 def _page(store: Store) -> Path:
-    return folder_of(store.root) / "section.md"
+    """Where the section is kept: for as long as what judges, what is judged and what is true are the same."""
+    deciding = ("families", "faults", "loo", "odd", "plan", "score", "truth")
+    return folder_of(store.root) / f"{digest(Path(__file__).with_name(f'{name}.py') for name in deciding)}.md"
 
 
 def section(options: Sequence[Tuned], results: dict[str, Tally], runs: Sequence[Judged], most: int = 10) -> str:
@@ -313,8 +329,11 @@ def section(options: Sequence[Tuned], results: dict[str, Tally], runs: Sequence[
         for o in effects
     ]
     head = ["option", "default", *(f"x{m:g}" for m in MULTIPLES), "picked", "gained there", "left out", "reading"]
-    parts = [table(["", *results], lines), _counts(options), table(head, rows)]
-    return "\n".join(parts)
+    first = next(iter(results.values()))
+    about = INTRODUCTION.format(
+        families=families, sick=first.sick, sound=first.sound, warning=POINTS["warning"], error=POINTS["error"]
+    )
+    return "\n".join([about, table(["", *results], lines), OPTION_BY_OPTION, table(head, rows), _counts(options)])
 
 
 def _counts(options: Sequence[Tuned]) -> str:
