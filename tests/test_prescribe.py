@@ -25,7 +25,7 @@ from fitdoctor.remedies import (
 from fitdoctor.remedies.activations import normalise_inputs, rescale_initialisation, shrink_last_layer
 from fitdoctor.run import Run, Span
 from fitdoctor.testing import make_run
-from fitdoctor.views.inputs import input_scale
+from fitdoctor.views.inputs import input_scale, outlying_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.strategies import runs
@@ -316,6 +316,32 @@ def test_large_outputs_are_mended_where_they_come_from() -> None:
     assert first("dead-relu", last, lower_learning_rate(), onset=5) == lower_learning_rate().change
 
 
+@pytest.mark.parametrize(("times", "outlying"), [(1.0, False), (3.0, False), (10.0, True), (1000.0, True)])
+def test_batches_of_another_size_are_looked_at_before_the_rate(times: float, outlying: bool) -> None:
+    scales = np.exp(0.05 * np.sin(7.0 * np.arange(60.0)))
+    scales[[20, 45]] *= times
+    layers = {"activation_rms": {"0": scales}, "weight_norm": {"0.weight": np.linspace(4, 8, 60)}}
+    run = make_run(train_loss=UNFITTED[:60], layers=layers, facts={"layers": LAYERS})
+    told = first("lr-too-high", run, lower_learning_rate())
+    assert told == (Change("outlying_examples", "disable") if outlying else lower_learning_rate().change)
+
+
+def test_scales_that_drift_or_scatter_are_no_outliers() -> None:
+    weights = {"weight_norm": {"0.weight": np.ones(60)}}
+    for scales in (np.geomspace(1, 500, 60), np.exp(np.random.default_rng(0).normal(0, 0.9, 60))):
+        run = make_run(
+            train_loss=UNFITTED[:60], layers=weights | {"activation_rms": {"0": scales}}, facts={"layers": LAYERS}
+        )
+        assert not outlying_inputs(run)
+
+
+def test_a_decay_that_empties_the_layers_is_lowered() -> None:
+    run = make_run(train_loss=UNFITTED, facts={"weight_decay": 2.0})
+    change = Remedy("t", change=Change("normalisation", "set", "layer"))
+    assert first("input-collapse", run, change, found=("weight-decay-too-high",)) == Change("weight_decay", "set", 0.01)
+    assert first("input-collapse", run, change) == change.change
+
+
 def test_a_rate_that_is_too_high_is_lowered_before_the_layers_are_changed() -> None:
     run = make_run(train_loss=UNFITTED)
     change = Remedy("t", change=Change("qk_norm", "enable"))
@@ -342,6 +368,9 @@ def test_the_regulariser_that_is_there_is_what_is_weakened() -> None:
         train_loss=np.linspace(2.3, 1.9, 200), train_probe_loss=np.linspace(2.3, 0.3, 20), facts={"dropout_layers": 2}
     )
     assert first("lr-too-low", held, raise_learning_rate(10.0)) == Change("dropout", "set", 0.0)
+    slow = make_run(train_loss=UNFITTED, train_probe_loss=UNFITTED[::10] - 0.05, facts={"dropout_layers": 2})
+    assert first("lr-too-low", slow, raise_learning_rate(10.0)) == Change("learning_rate", "multiply", 10.0)
+    assert first("no-learning", slow, raise_learning_rate(10.0)) == Change("dropout", "set", 0.0)
     assert first("underfitting", held, less_regularisation()) == Change("dropout", "set", 0.0)
     without = held.with_facts(dropout_layers=0)
     assert first("lr-too-low", without, raise_learning_rate(10.0)) == Change("learning_rate", "multiply", 10.0)

@@ -6,8 +6,9 @@ import math
 
 from fitdoctor.finding import Remedy
 from fitdoctor.prescribe.patient import Patient
-from fitdoctor.remedies import less_regularisation, lower_learning_rate, raise_learning_rate
+from fitdoctor.remedies import inspect_batches, less_regularisation, lower_learning_rate, raise_learning_rate
 from fitdoctor.remedies.activations import normalise_inputs, rescale_initialisation, shrink_last_layer
+from fitdoctor.remedies.optimizer import lower_weight_decay
 
 SIZE = 10.0
 """Root mean square of the inputs beyond which (or below 1 / SIZE^2) they call for normalising, as in the probe
@@ -16,14 +17,20 @@ unnormalised-inputs."""
 BY_SCALE = frozenset(
     {
         "wrong-initial-loss", "poor-init-scale", "exploding-gradients", "saturated-activations", "dead-relu",
-        "lr-too-high", "loss-divergence", "vanishing-gradients", "no-learning", "class-collapse", "underfitting", "plateau",
-        "gradient-spikes",
+        "lr-too-high", "loss-divergence", "vanishing-gradients", "no-learning", "class-collapse", "underfitting",
+        "plateau", "gradient-spikes",
     }
 )  # fmt: skip
 """What inputs far from unit scale bring about: outputs, gradients and curvature grow with them (LeCun et al. 1998)."""
 
 BY_OUTPUTS = frozenset({"dead-relu", "lr-too-high", "loss-divergence", "exploding-gradients", "class-collapse"})
 """What the gradients of outputs that are large before anything was learned bring about."""
+
+BY_OUTLIERS = BY_SCALE | {"loss-spikes", "repeated-batch-order", "adam-second-moment-lag"}
+"""What batches with inputs of another size bring about, once or again and again."""
+
+BY_DECAY = frozenset({"input-collapse", "dead-relu", "vanishing-gradients", "no-learning", "class-collapse"})
+"""What weights that shrink to nothing bring about."""
 
 BY_STEPS = frozenset(
     {"attention-entropy-collapse", "dead-relu", "saturated-activations", "input-collapse", "logit-drift"}
@@ -45,7 +52,8 @@ def called_for(patient: Patient) -> tuple[Remedy, ...]:
     """The remedies that the run calls for whatever the rule advises, the first first."""
     inputs = _normal_inputs(patient)
     scales = inputs or _small_outputs(patient) or _sound_weights(patient)
-    return (*scales, *_lower_rate(patient), *_usual_steps(patient), *_free_units(patient))
+    rates = _lower_rate(patient) or _usual_steps(patient)
+    return (*scales, *_sound_batches(patient), *_less_decay(patient), *rates, *_free_units(patient))
 
 
 def _normal_inputs(patient: Patient) -> tuple[Remedy, ...]:
@@ -68,6 +76,16 @@ def _sound_weights(patient: Patient) -> tuple[Remedy, ...]:
     return (rescale_initialisation(),) if large and not patient.sound_weights else ()
 
 
+def _sound_batches(patient: Patient) -> tuple[Remedy, ...]:
+    return (inspect_batches(),) if patient.rule in BY_OUTLIERS and patient.outlying_inputs else ()
+
+
+def _less_decay(patient: Patient) -> tuple[Remedy, ...]:
+    """Less weight decay where the weights were pulled to nothing and the layers with them."""
+    caused = patient.rule in BY_DECAY and "weight-decay-too-high" in patient.found
+    return (lower_weight_decay(patient.decay),) if caused and patient.decay else ()
+
+
 def _lower_rate(patient: Patient) -> tuple[Remedy, ...]:
     """A lower rate for what too long steps did to the layers in the course of the run."""
     late = patient.run.steps is not None and patient.onset > patient.run.steps.first
@@ -88,5 +106,6 @@ def _usual_steps(patient: Patient) -> tuple[Remedy, ...]:
 
 def _free_units(patient: Patient) -> tuple[Remedy, ...]:
     """Less dropout where it is what holds the training loss up."""
-    learns_little = patient.rule in ("lr-too-low", "no-learning", "undertrained", "plateau")
-    return (less_regularisation(),) if learns_little and patient.dropout and patient.held_back else ()
+    slow = patient.rule in ("lr-too-low", "undertrained", "plateau") and patient.held_back
+    # What learns nothing has to show first that it can learn without (Karpathy 2019, stage 3).
+    return (less_regularisation(),) if patient.dropout and (slow or patient.rule == "no-learning") else ()

@@ -50,7 +50,4 @@ def _weakened(patient: Patient) -> Remedy | None:
         return None
     if patient.held_back:
         return less_regularisation("augmentation")
-    decay = patient.run.facts.get("weight_decay")
-    if not isinstance(decay, (int, float)) or isinstance(decay, bool) or decay <= 0:
-        return None
-    return lower_weight_decay(float(decay))
+    return lower_weight_decay(patient.decay) if patient.decay else None
