@@ -154,6 +154,13 @@ def test_a_batch_that_breaks_the_loss_of_large_scores_is_their_effect() -> None:
     assert [d.root.rule for d in report.diagnoses if d.root.severity != "note"] == ["wrong-initial-loss"]
 
 
+def test_a_modest_spread_of_the_scores_of_few_classes_is_only_noted() -> None:
+    message = Program(scaled(mlp(), 14)).finds("wrong-initial-loss", "times that of constant", severity="note")
+    ratio = float(message.partition(", ")[2].partition(" times")[0])
+    assert ratio > 3, "not above the ratio that is a warning of larger scores"
+    Program(scaled(mlp(), 22)).finds("wrong-initial-loss", "times that of constant", severity="warning")
+
+
 def test_usual_initial_losses_are_sound() -> None:
     Program(mlp()).sound("wrong-initial-loss")
     regression(mlp(10, 8, 1)).sound("wrong-initial-loss")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
     from fitdoctor.preflight.losses import LossCall
 
+RAW_SCORES = ("cross_entropy", "binary_cross_entropy_with_logits")
+"""Losses whose input are scores of no bounds, in natural logarithms."""
+
 
 @probe(
     "PRE002",
@@ -26,7 +29,13 @@ if TYPE_CHECKING:
     worth=3,
 )
 def wrong_initial_loss(
-    bench: Bench, *, tolerance: float = 0.1, far: float = 3.0, large: float = 10.0, examples: int = 512
+    bench: Bench,
+    *,
+    tolerance: float = 0.1,
+    far: float = 3.0,
+    scores: float = 5.0,
+    large: float = 10.0,
+    examples: int = 512,
 ) -> Iterator[Finding]:
     """The loss before the first step is not that of a model that knows nothing.
 
@@ -39,12 +48,14 @@ def wrong_initial_loss(
         The loss function that torch was called with is evaluated, with the same weights and smoothing, on constant
         outputs: all zero, and the best constant (class shares, mean target). The loss of the model in train mode on
         `examples` examples should be near the worse of the two at most, within `tolerance` and three standard
-        errors. Up to `far` times as much is a note. Targets of a regression that are above `large`, while the outputs
+        errors. Up to `far` times as much is a note, and so are raw scores of classes whose deviation is below `scores`:
+        of few classes a modest spread is a multiple of ln C, and soon unlearned. Targets of a regression that are above `large`, while the outputs
         are less than half as large, are named as the cause.
 
     Options:
         tolerance: share by which the loss may lie above or below.
         far: ratio to the expected loss from which it is a warning.
+        scores: standard deviation of raw scores from which it is a warning.
         large: root mean square of regression targets from which they are large; ten times that is a warning.
         examples: how many examples are looked at.
 
@@ -56,7 +67,8 @@ def wrong_initial_loss(
 
     References:
         Karpathy 2019, A recipe for training neural networks ("verify loss at init"). Random scores of standard
-        deviation s add about s^2 (1 - 1/C) / 2 to ln C, so three times ln C means s near 5.
+        deviation s add about s^2 (1 - 1/C) / 2 to ln C, so three times ln C means s near 5 of a thousand classes and
+        below 3 of three.
     """
     import torch
 
@@ -86,13 +98,15 @@ def wrong_initial_loss(
     if bench.task == "values" and (scale := _far_targets([c for c, _ in calls], large)) is not None:
         yield scale
     elif observed > high + slack:
-        ratio = observed / high
+        ratio, spread = observed / high, float(call.input.float().std())
+        modest = call.name in RAW_SCORES and spread < scores
+        serious = ratio > far and not modest
         yield finding(
             f"the loss starts at {observed:.3g}, {ratio:.1f} times that of constant outputs ({high:.3g})",
-            WARNING if ratio > far else NOTE,
-            HIGH if ratio > far else MEDIUM,
+            WARNING if serious else NOTE,
+            HIGH if serious else MEDIUM,
             seen("loss", f"{observed:.4g} ± {error:.2g} before the first step", text),
-            seen("logit_std", f"{float(call.input.float().std()):.3g}", "about 1 or less"),
+            seen("logit_std", f"{spread:.3g}", "about 1 or less"),
             remedies=[calm_last_layer()],
         )
     elif observed < low * (1 - 2 * tolerance) - 3 * error:
