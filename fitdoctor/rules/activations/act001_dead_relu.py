@@ -38,7 +38,7 @@ from fitdoctor.views.harm import need_standing
     since="0.1.0",
 )
 def dead_relu(
-    run: Run, *, share: float = 0.5, most: float = 0.8, hold: int = 3, collapsed: float = 0.01
+    run: Run, *, share: float = 0.5, most: float = 0.8, hold: int = 3, collapsed: float = 0.01, undriven: float = 0.05
 ) -> Iterator[Finding]:
     """Most units of a layer are zero on every input, while the task is unsolved.
 
@@ -52,14 +52,17 @@ def dead_relu(
         whose every sampled output is zero counts without waiting for so many. The last `hold` records of a
         layer must show more than `share` of its units dead. An error when it is more than `most` of them, or
         the last such layer, and the final training loss is above 90 % of what a model that has learned nothing
-        has; a warning when it is above half; a note otherwise. Layers whose input no longer
-        depends on the data (relative spread below `collapsed` when the log begins) are left to input-collapse.
+        has; a warning when it is above half; a note otherwise. Layers whose input no longer depends on the data
+        (relative spread below `collapsed` when the log begins) are left to input-collapse. Where the data move a
+        layer's own output by less than `undriven` of its size at first, each unit is on or off for good by the sign
+        of what is constant, half of them by chance: there a warning takes more than `most`.
 
     Options:
         share: least share of dead units.
         most: share of dead units that is an error, given harm.
         hold: records in a row.
         collapsed: spread over the inputs below which a layer's input is constant.
+        undriven: spread below which what is constant decides the sign of a unit.
 
     When it is wrong:
         In convolutional layers a unit is one channel at one place: places at the border of images, where all
@@ -81,12 +84,13 @@ def dead_relu(
         raise CannotJudge(f"fewer than {hold} records of the layers' outputs")
     stand = need_standing(run)
     constant = _constant_inputs(run, collapsed)
+    undecided = _undecided(run, undriven) if stand.unsolved else set()
     found = []
     for name in zero or dead:
         if name in constant:
             continue
         level = max(_level(dead.get(name), hold), 1.0 if _level(zero.get(name), hold) >= 1.0 else 0.0)
-        if level > share:
+        if level > (most if name in undecided else share):
             found.append(_Layer(name, level, zero.get(name) or dead[name], dead.get(name)))
     if not found:
         return
@@ -145,6 +149,15 @@ def _constant_inputs(run: Run, collapsed: float) -> set[str]:
     affine = [layer for layer in layers_of(run) if layer.role == "affine"]
     behind = {b.name for a, b in pairwise(affine) if (b.source or a.name) in still and a.name in still}
     return behind | {layer.name for layer in layers_of(run) if layer.source in behind}
+
+
+def _undecided(run: Run, undriven: float) -> set[str]:
+    """Rectifiers whose units were on or off whatever the data, from the first record on."""
+    spread = run.layers(ACTIVATION_INPUT_SPREAD)
+    still = {name for name, s in spread.items() if 0 <= s.values[0] < undriven}
+    layers = layers_of(run)
+    affine = {layer.name for layer in layers if layer.role == "affine" and layer.name in still}
+    return {layer.name for layer in layers if layer.source in affine or layer.name in affine}
 
 
 def _finding(run: Run, found: list[_Layer], severity: Severity, left: float) -> Finding:

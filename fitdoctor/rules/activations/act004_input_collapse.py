@@ -11,9 +11,10 @@ from fitdoctor.remedies.activations import check_inputs_reach_the_output, normal
 from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Series, Span
 from fitdoctor.signals import ACTIVATION_INPUT_SPREAD, LOSS, Signal
-from fitdoctor.views.curves import place
-from fitdoctor.views.depth import hidden_weights, layers_of
-from fitdoctor.views.harm import need_standing
+from fitdoctor.views.curves import place, share_of_run
+from fitdoctor.views.depth import at_start, by_layer, hidden_weights, layers_of
+from fitdoctor.views.harm import Standing, need_standing
+from fitdoctor.views.steps import training_curve
 
 
 @rule(
@@ -31,7 +32,9 @@ from fitdoctor.views.harm import need_standing
     ],
     since="0.1.0",
 )
-def input_collapse(run: Run, *, collapsed: float = 0.01, alive: float = 0.05, hold: int = 3) -> Iterator[Finding]:
+def input_collapse(
+    run: Run, *, collapsed: float = 0.01, alive: float = 0.05, hold: int = 3, idle: float = 0.1
+) -> Iterator[Finding]:
     """Deep layers give the same output for every input, and nothing is learned.
 
     Why it matters:
@@ -46,10 +49,15 @@ def input_collapse(run: Run, *, collapsed: float = 0.01, alive: float = 0.05, ho
         below `collapsed` as well, the inputs themselves are alike. An error when the final training loss is above
         90 % of what a model that has learned nothing has, a warning above half, and else nothing.
 
+        A net may be born so and grow out of it, with an optimizer that rescales each layer's step. Where the first
+        record has a spread below `collapsed` in the output layer, and one of ten times as much in the first, it is
+        the same finding if the loss ends above half, or has come a tenth of its way only after `idle` of the run.
+
     Options:
         collapsed: relative spread below which the inputs cannot be told apart.
         alive: least relative spread of the first layer.
         hold: records whose median counts.
+        idle: share of the run that a net that is born so may lose.
 
     When it is wrong:
         Inputs that lie far from zero and differ little can be told apart by a net that subtracts their mean;
@@ -72,6 +80,7 @@ def input_collapse(run: Run, *, collapsed: float = 0.01, alive: float = 0.05, ho
     stand = need_standing(run)
     now, before = _late(last, hold), _late(first, hold)
     if not stand.unsolved or now >= collapsed or collapsed <= before < alive:
+        yield from _born(run, stand, collapsed, idle)
         return
     inputs = before < collapsed
     series = first if inputs else last
@@ -101,6 +110,42 @@ def input_collapse(run: Run, *, collapsed: float = 0.01, alive: float = 0.05, ho
         could_be=("the data loader repeats one sample", "inputs far from zero") if inputs else (),
         settle_with="print(x.std(0).mean() / x.abs().mean()) of one batch: near 0 means the data" if inputs else "",
     )
+
+
+def _born(run: Run, stand: Standing, collapsed: float, idle: float) -> Iterator[Finding]:
+    """Before the first step the output did not depend on the input, and the run has paid for it."""
+    layers = list(by_layer(run, ACTIVATION_INPUT_SPREAD, ["affine"]).values())
+    if not layers_of(run) or not at_start(run, layers):
+        return
+    first, last = layers[0], layers[-1]
+    if not (0 <= last.values[0] < collapsed <= first.values[0] and last.values[0] < first.values[0] / 10):
+        return
+    lost, until = _lost(run)
+    if not stand.mature or not (stand.unsolved or lost > idle):
+        return
+    yield Finding(
+        message=f"before training the inputs move the output by {last.values[0]:.2%} of its size; "
+        + (
+            f"the loss rests until {place(run, until)}" if not stand.unsolved else f"it ends at {stand.curve.final:.4g}"
+        ),
+        severity=Severity.ERROR if stand.idle else Severity.WARNING,
+        confidence=Confidence.MEDIUM,
+        span=Span(last.span.first, last.span.first),
+        evidence=(
+            Evidence.of(last, f"{last.values[0]:.2g} of the output's own size at first", f"above {collapsed:g}"),
+            Evidence.of(first, f"{first.values[0]:.2g} in the first layer"),
+            Evidence.of(stand.curve.series, f"a tenth of its way after {lost:.0%} of the run", f"within {idle:.0%}"),
+        ),
+        remedies=(normalise_layers(), rescale_initialisation(), check_inputs_reach_the_output()),
+    )
+
+
+def _lost(run: Run) -> tuple[float, int]:
+    """Share of the run, and step, until the training loss has come a tenth of its way."""
+    curve = training_curve(run)
+    reached = np.flatnonzero(curve.smooth <= curve.start - 0.1 * (curve.start - curve.best))
+    step = int(curve.steps[int(reached[0])]) if len(reached) else int(curve.steps[-1])
+    return share_of_run(run, step), step
 
 
 def _late(series: Series, hold: int) -> float:

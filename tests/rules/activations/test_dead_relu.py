@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fitdoctor.finding import Severity
 from fitdoctor.run import Run
-from fitdoctor.signals import ACTIVATION_DEAD_FRACTION, ACTIVATION_ZERO_FRACTION, LOSS
+from fitdoctor.signals import ACTIVATION_DEAD_FRACTION, ACTIVATION_INPUT_SPREAD, ACTIVATION_ZERO_FRACTION, LOSS
 from tests.rules.activations.trainings import run_of
 from tests.rules.one_rule import cannot_judge, finding, findings, make_run, series
 
@@ -71,3 +71,14 @@ def test_a_dead_layer_of_another_kind_is_not_judged() -> None:
 
 def test_a_few_steps_say_nothing() -> None:
     cannot_judge(NAME, run_of("born dead").until(20), "steps")
+
+
+@pytest.mark.parametrize(("dead", "drive", "found"), [(0.7, 0.06, True), (0.7, 0.04, False), (0.9, 0.04, True)])
+def test_where_the_data_hardly_move_a_layer_half_of_its_units_are_off_by_chance(
+    dead: float, drive: float, found: bool
+) -> None:
+    layers = '[["fc","affine",8,8,"",""],["relu","rectifier",0,0,"","fc"],["out","affine",8,2,"","relu"]]'
+    steps = 10 * np.arange(40)
+    spread = series(ACTIVATION_INPUT_SPREAD, np.where(steps == 0, drive, 0.8), steps, layer="fc")
+    run = made(dead, ends=2.2)
+    assert bool(findings(NAME, make_run(*run.series, spread, finished=True, layers=layers))) is found
