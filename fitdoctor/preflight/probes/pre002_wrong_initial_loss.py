@@ -49,8 +49,8 @@ def wrong_initial_loss(
         outputs: all zero, and the best constant (class shares, mean target). The loss of the model in train mode on
         `examples` examples should be near the worse of the two at most, within `tolerance` and three standard
         errors. Up to `far` times as much is a note, and so are raw scores of classes whose deviation is below `scores`:
-        of few classes a modest spread is a multiple of ln C, and soon unlearned. Targets of a regression that are above `large`, while the outputs
-        are less than half as large, are named as the cause.
+        of few classes a modest spread is a multiple of ln C, and soon unlearned. Targets of a regression that are
+        above `large`, while the outputs are less than half as large, are named as the cause.
 
     Options:
         tolerance: share by which the loss may lie above or below.
