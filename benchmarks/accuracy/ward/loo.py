@@ -163,7 +163,7 @@ class Tuned:
             if self.outside < 0:
                 return "another value fits its families only"
             return "another value holds elsewhere" if self.outside > 0 else "nothing gained elsewhere"
-        return "flat" if self.flat else "the default is best"
+        return "flat around the default" if self.flat else "the default is best"
 
 
 def tuned(runs: Sequence[Judged]) -> list[Tuned]:
