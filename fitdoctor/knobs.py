@@ -117,8 +117,9 @@ KNOBS: dict[str, Knob] = {
     # --- the model ------------------------------------------------------------------------------------
     "initialisation": _choice(
         "initialisation",
-        ("kaiming", "xavier"),
-        "weights of linear and convolutional layers are drawn anew at random with this scale, biases are 0",
+        ("kaiming", "xavier", "default"),
+        "weights of linear and convolutional layers are drawn anew at random with this scale, biases are 0; default: "
+        "every layer as its framework draws it",
     ),
     "registered_layers": _switch(
         "bug", "every layer that the forward pass uses is an attribute of its module, or in a ModuleList or ModuleDict"

@@ -311,6 +311,11 @@ def test_large_outputs_are_mended_where_they_come_from() -> None:
     )
     both = scaled(1.0, hidden=6.0, last=6.0, logit_std=np.full(9, 30.0))
     assert first("wrong-initial-loss", both, shrink) == Change("initialisation", "set", "kaiming")
+    for rule in ("class-collapse", "exploding-gradients"):
+        assert first(rule, scaled(1.0, hidden=0.02), lower_learning_rate()) == Change(
+            "initialisation", "set", "kaiming"
+        )
+        assert first(rule, scaled(1.0), lower_learning_rate()) == lower_learning_rate().change
     dead = first("dead-relu", last, lower_learning_rate(), found=("wrong-initial-loss",), onset=5)
     assert dead == Change("output_gain", "multiply", 0.01)
     assert first("dead-relu", last, lower_learning_rate(), onset=5) == lower_learning_rate().change

@@ -51,7 +51,7 @@ FAR = 30.0
 def called_for(patient: Patient) -> tuple[Remedy, ...]:
     """The remedies that the run calls for whatever the rule advises, the first first."""
     inputs = _normal_inputs(patient)
-    scales = inputs or _small_outputs(patient) or _sound_weights(patient)
+    scales = inputs or _sound_weights(patient) or _small_outputs(patient)
     rates = _lower_rate(patient) or _usual_steps(patient)
     return (*scales, *_sound_batches(patient), *_less_decay(patient), *rates, *_free_units(patient))
 
@@ -71,9 +71,10 @@ def _small_outputs(patient: Patient) -> tuple[Remedy, ...]:
 
 
 def _sound_weights(patient: Patient) -> tuple[Remedy, ...]:
-    """All weights drawn anew where outputs are too large, and not for the last layer alone as far as is known."""
+    """All weights drawn anew where they began off scale, or where large outputs may come from others than the last."""
+    off = patient.rule in BY_SCALE and patient.weights == "off"
     large = patient.rule == "wrong-initial-loss" and (patient.first_outputs or 0.0) > 1
-    return (rescale_initialisation(),) if large and not patient.sound_weights else ()
+    return (rescale_initialisation(),) if off or (large and patient.weights != "sound") else ()
 
 
 def _sound_batches(patient: Patient) -> tuple[Remedy, ...]:

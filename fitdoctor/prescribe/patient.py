@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from fitdoctor.views.depth import at_start, layers_of, weight_of
 from fitdoctor.views.inputs import input_scale, outlying_inputs
 from fitdoctor.views.plans import planned_length
 from fitdoctor.views.schedules import Schedule, recognise
-from fitdoctor.views.steps import Quality, power_of_two, stable_edge, step_quality
+from fitdoctor.views.steps import Quality, first_updates, power_of_two, stable_edge, step_quality
 
 HIGH = 0.5
 """A training loss that ends above this share of its first value is high: most of the task is not learned."""
@@ -119,21 +120,21 @@ class Patient:
         return size if np.isfinite(size) else None
 
     @cached_property
-    def sound_weights(self) -> bool:
-        """Whether the weights of all layers but the last are known to begin at a usual scale.
+    def weights(self) -> Literal["sound", "off", "unknown"]:
+        """Whether the weights of all layers but the last begin at a usual scale.
 
         The norm of a unit's weights: 0.6 as torch draws them, 1 by Xavier, 1.4 by He.
         """
-        affine = [layer for layer in layers_of(self.run) if layer.role == "affine"]
+        layers = layers_of(self.run)
+        affine = [layer for layer in layers if layer.role == "affine"]
         norms = {n: s for n, s in self.run.layers(WEIGHT_NORM).items() if not n.endswith("bias")}
         hidden = {weight_of(layer, norms): layer.outputs for layer in affine[:-1]}
-        others = set(norms) - set(hidden) - {weight_of(layer, norms) for layer in affine[-1:]}
-        normed = {layer.name for layer in layers_of(self.run) if layer.role == "norm"}
-        if not hidden or "" in hidden or any(n.rpartition(".")[0] not in normed for n in others):
-            return False  # a recurrent cell, an attention: how many units share such a norm is not known
-        if not at_start(self.run, norms.values()):
-            return False
-        return all(units > 0 and 0.1 < norms[n].values[0] / units**0.5 < 3 for n, units in hidden.items())
+        if not hidden or "" in hidden or min(hidden.values()) < 1 or not at_start(self.run, norms.values()):
+            return "unknown"
+        if not all(0.1 < norms[n].values[0] / units**0.5 < 3 for n, units in hidden.items()):
+            return "off"
+        known = {*hidden, *(weight_of(layer, norms) for layer in layers if layer.role in ("affine", "norm"))}
+        return "sound" if set(norms) <= known else "unknown"  # a recurrent cell, an attention: of how many units?
 
     @cached_property
     def moved(self) -> float | None:
@@ -148,9 +149,15 @@ class Patient:
 
     @cached_property
     def stable(self) -> float | None:
-        """A third of the stable rate over the rate in use, where the first steps showed it to be less than a tenth."""
-        edge = stable_edge(self.run)
-        return max(float(f"{edge / 3:.1g}"), 1e-3) if edge is not None and edge < 0.3 else None
+        """What to multiply a rate with that the first steps showed to be more than ten times too high; None otherwise.
+
+        A third of the stable rate, or what makes the first updates a tenth of the weights.
+        """
+        edge, first = stable_edge(self.run), first_updates(self.run)
+        factors = [edge / 3] if edge is not None and edge > 0 else []
+        factors += [0.1 / first] if first is not None and first > 1 else []
+        least = min(factors, default=1.0)
+        return max(float(f"{least:.1g}"), 1e-3) if least < 0.1 else None
 
     @cached_property
     def dropout(self) -> bool | None:

@@ -111,12 +111,12 @@ def break_symmetry() -> Remedy:
     return Remedy(
         title="draw the initial weights at random; zeros only for biases, and for the last layer of a branch",
         why="units that start equal get equal gradients and stay equal: the layer works as if it had one unit",
-        change=Change("initialisation", "set", "kaiming"),
+        change=Change("initialisation", "set", "default"),
         code={
             "pytorch": (
                 "for m in model.modules():\n"
-                "    if isinstance(m, (nn.Linear, nn.Conv2d)):\n"
-                "        nn.init.kaiming_normal_(m.weight, nonlinearity='relu')"
+                "    if hasattr(m, 'reset_parameters'):\n"
+                "        m.reset_parameters()      # as torch draws them; leave out what sets them to a constant"
             ),
         },
         confirm="weight_rows_alike of that parameter is 0 in the first record",

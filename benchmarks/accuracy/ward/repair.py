@@ -53,6 +53,12 @@ def _decay(recipe: Recipe, value: object) -> dict[str, object]:
     return _whole_length(recipe, value) | {"schedule": kind}
 
 
+def _drawn_anew(recipe: Recipe, value: object) -> dict[str, object]:
+    """All weights drawn anew, by a scheme or as the framework does."""
+    undone = {"gain": 1.0, "output_gain": 1.0, "constant_init": 0.0, "bias_shift": 0.0}
+    return undone | {"initialisation": "" if value == "default" else value}
+
+
 def _weight_decay(recipe: Recipe, value: object) -> dict[str, object]:
     """AdamW takes 0.01 where a recipe says nothing."""
     return {"weight_decay": float(str(value)) or (1e-12 if recipe.opt == "adamw" else 0.0)}
@@ -93,7 +99,7 @@ KNOBS: dict[str, Turn] = {
     "n_train": _fixed(n_train=0),
     "preprocessing": _fixed(val_shift=0.0),
     "split": _fixed(val_shift=0.0),
-    "initialisation": lambda r, v: {"initialisation": v, "bias_shift": 0.0},
+    "initialisation": _drawn_anew,
     "normalisation": lambda r, v: {"normalisation": v},
     "residual_connections": _fixed(residual=True),
     "activation": lambda r, v: {"activation": {"leaky_relu": "leaky"}.get(str(v), str(v))},

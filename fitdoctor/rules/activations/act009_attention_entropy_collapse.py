@@ -123,7 +123,7 @@ def attention_entropy_collapse(
 def _remedies(run: Run, *, born: bool) -> tuple[Remedy, ...]:
     if born:
         return rescale_queries(), normalise_queries(), bound_attention_weights()
-    return normalise_queries(), warm_up(), lower_learning_rate(), bound_attention_weights()
+    return lower_learning_rate(), warm_up(), normalise_queries(), bound_attention_weights()
 
 
 def _low_since(series: Series, shares: Series | None, low: float, heads: float, least: int) -> int | None:

@@ -37,7 +37,7 @@ def test_attention_that_a_high_rate_collapses_is_part_of_that_diagnosis(training
     found = finding(NAME, run_of(training), Severity.ERROR)
     assert "since step" in found.message
     assert found.remedies[0].change is not None
-    assert found.remedies[0].change.knob == "qk_norm"
+    assert found.remedies[0].change.knob == "learning_rate"
     (root,) = [d for d in diagnose(run_of(training)).diagnoses if d.root.severity is not Severity.NOTE]
     assert root.root.rule == "lr-too-high"
     assert NAME in {f.rule for f in root.explains}
