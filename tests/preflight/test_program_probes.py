@@ -509,6 +509,29 @@ def test_signals_that_fade_or_grow_with_depth_are_found() -> None:
     Program(deep(10, gain=4.0)).finds("poor-initialisation", "grow", severity="warning")
 
 
+def biased(weight: float, bias: float) -> nn.Sequential:
+    """Three hidden layers with weights of another size, and biases that were moved."""
+    net = deep(3)
+    with torch.no_grad():
+        for module in net[:-1]:
+            if isinstance(module, nn.Linear):
+                module.weight.mul_(weight)
+                module.bias.add_(bias)
+    return net
+
+
+def test_small_weights_are_why_units_are_dead_where_biases_decide() -> None:
+    report = Program(biased(0.05, 0.0)).check("poor-initialisation", "dead-units")
+    assert {f.rule for f in report.findings} == {"poor-initialisation", "dead-units"}
+    assert [d.root.rule for d in report.diagnoses] == ["poor-initialisation"]
+
+
+def test_biases_that_kill_units_are_no_matter_of_the_weights() -> None:
+    report = Program(biased(1.0, -1.5)).check("poor-initialisation", "dead-units")
+    assert [d.root.rule for d in report.diagnoses] == ["dead-units"]
+    Program(biased(1.0, 0.0)).skips("poor-initialisation", "hidden layers with weights: 3")
+
+
 def test_matched_initialisation_is_sound() -> None:
     Program(deep(20, gain=math.sqrt(2))).sound("poor-initialisation")
     Program(deep(5)).sound("poor-initialisation")

@@ -13,6 +13,7 @@ from fitdoctor.rule import CannotJudge
 
 if TYPE_CHECKING:
     from fitdoctor.preflight.bench import Bench
+    from fitdoctor.preflight.layer_scan import Layer
 
 
 @probe(
@@ -45,13 +46,14 @@ def poor_initialisation(
         One pass of real inputs, with the backward pass. Of all layers with weights but the last, in the order in
         which they run: root mean square of output and of its gradient, on a line through their logarithms. Their
         change over the depth must stay below `decades` powers of ten, or go to and fro (rank correlation below
-        `steady`). The last hidden layer must still differ from input to input, by `collapsed` of its size.
+        `steady`); that takes `layers` of them. The last hidden layer must still differ from input to input, by
+        `collapsed` of its size, unless it does not because nine tenths of what it gets are zero (see dead-units).
         Hidden layers whose units all have the same weights (zeros, a constant) are looked at again after three steps.
 
     Options:
         decades: powers of ten between first and last layer.
         steady: least rank correlation of size and depth.
-        layers: fewest layers.
+        layers: fewest layers of which a change over the depth is judged.
         collapsed: spread over inputs relative to size, below which a layer ignores its input.
 
     When it is wrong:
@@ -76,6 +78,10 @@ def poor_initialisation(
         raise CannotJudge("batches of two examples or more are needed")
     found = [layer for layer in scan(bench, batch).layers[:-1] if layer.rms > 0]
     if len(found) < layers:
+        lost = list(_collapsed(found, collapsed))
+        yield from lost
+        if lost:
+            return
         raise CannotJudge(f"hidden layers with weights: {len(found)}; {layers} are needed to see signals fade or grow")
     for what, values, word in (
         ("activation_rms", [x.rms for x in found], "outputs"),
@@ -101,20 +107,28 @@ def poor_initialisation(
             remedies=[check_initialisation(), shorten_gradient_path()],
         )
         return
-    if 0 < found[-1].input_spread < collapsed < found[0].input_spread:
-        spreads = [x.input_spread for x in found]
-        yield finding(
-            f"the last hidden layer differs between inputs by only {found[-1].input_spread:.1e} of its size",
-            WARNING,
-            MEDIUM,
-            seen(
-                "activation_input_spread",
-                f"{spreads[-1]:.2g} in {found[-1].name}",
-                f"{spreads[0]:.2g}, as in the first",
-                points=tuple(enumerate(spreads)),
-            ),
-            remedies=[check_initialisation(), shorten_gradient_path()],
-        )
+    yield from _collapsed(found, collapsed)
+
+
+def _collapsed(found: list[Layer], least: float) -> Iterator[Finding]:
+    """A finding where the first hidden layer differs from input to input, and the last hardly does."""
+    if len(found) < 2 or not 0 < found[-1].input_spread < least < found[0].input_spread:
+        return
+    if float((found[-1].input == 0).float().mean()) > 0.9:  # dead units before it, whatever the size of the weights
+        return
+    spreads = [x.input_spread for x in found]
+    yield finding(
+        f"the last hidden layer differs between inputs by only {found[-1].input_spread:.1e} of its size",
+        WARNING,
+        MEDIUM,
+        seen(
+            "activation_input_spread",
+            f"{spreads[-1]:.2g} in {found[-1].name}",
+            f"{spreads[0]:.2g}, as in the first",
+            points=tuple(enumerate(spreads)),
+        ),
+        remedies=[check_initialisation(), shorten_gradient_path()],
+    )
 
 
 def _alike(bench: Bench) -> Iterator[Finding]:
