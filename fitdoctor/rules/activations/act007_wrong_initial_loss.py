@@ -21,6 +21,7 @@ from fitdoctor.views.harm import find_standing
     "ACT007",
     "wrong-initial-loss",
     needs=[LOSS],
+    explains=["dead-relu", "class-collapse", "no-learning", "underfitting", "plateau"],  # its first steps are as large
     since="0.1.0",
 )
 def wrong_initial_loss(

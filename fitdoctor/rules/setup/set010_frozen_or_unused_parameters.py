@@ -45,7 +45,12 @@ def frozen_or_unused_parameters(run: Run, *, least: int = 5, span: int = 20, fro
         the last `least` records or more over at least `span` steps, and its norm is the same number at the first
         and the last of them. A layer that ran (its output was measured) and yet got no gradient is a warning;
         so is a model that does not learn. Parameters whose layer was not seen to run are a note: left over
-        from another head, or meant. Parameters frozen with requires_grad=False are not looked at.
+        from another head, or meant.
+
+        Parameters frozen with requires_grad=False are mostly meant. They are a warning when they are at least
+        `frozen` of all parameters and what is left to be trained is seen not to do: after 300 steps or more the
+        training loss is above half of what a model that has learned nothing has, and the run is over or the loss at
+        rest; with low confidence where it was still falling.
 
     Options:
         least: fewest records.
@@ -104,12 +109,15 @@ def _frozen(run: Run, least: float) -> Iterator[Finding]:
     if stand is None or not stand.unsolved:
         return
     curve = stand.curve
-    if (run.step_unit == "step" and curve.steps[-1] - curve.steps[0] < ENOUGH) or progress(curve, 0.3) > 0.01:
-        return  # too short, or still learning: patience may do
+    if run.step_unit == "step" and curve.steps[-1] - curve.steps[0] < ENOUGH:
+        return
+    moving = not stand.idle and progress(curve, 0.3) > 0.01
+    if moving and run.finished is not True:
+        return  # still learning: patience may do
     yield Finding(
-        message=f"{1 - trainable / total:.0%} of the parameters are frozen; the loss rests at {curve.final:.4g}",
+        message=f"{1 - trainable / total:.0%} of the parameters are frozen; the loss ends at {curve.final:.4g}",
         severity=Severity.WARNING,
-        confidence=Confidence.MEDIUM,
+        confidence=Confidence.LOW if moving else Confidence.MEDIUM,
         span=Span(int(curve.steps[0]), int(curve.steps[-1])),
         evidence=(
             Evidence.of(

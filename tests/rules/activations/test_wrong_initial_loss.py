@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from fitdoctor.diagnose import diagnose
 from fitdoctor.finding import Severity
 from fitdoctor.run import Fact, Run
-from fitdoctor.signals import ACCURACY, LOGIT_STD, LOSS
+from fitdoctor.signals import ACCURACY, ACTIVATION_DEAD_FRACTION, ACTIVATION_ZERO_FRACTION, LOGIT_STD, LOSS
 from tests.rules.activations.trainings import run_of
 from tests.rules.one_rule import cannot_judge, finding, findings, make_run, series
 
@@ -70,3 +71,21 @@ def test_a_pretrained_model_begins_below() -> None:
 def test_other_losses_and_resumed_runs_are_not_judged() -> None:
     cannot_judge(NAME, made(9.0, loss_function="MSELoss"), "cross-entropy")
     cannot_judge(NAME, made(9.0, resumed_at=100), "first step")
+
+
+def test_units_that_its_first_steps_kill_are_its_effect() -> None:
+    """The first gradients are as many times too large as the first loss."""
+    layers = '[["fc","affine",8,8,"",""],["relu","rectifier",0,0,"","fc"],["out","affine",8,10,"","relu"]]'
+    steps = 10 * np.arange(40)
+    loss = np.where(np.arange(400) < 5, 33.0, 2.3)
+    run = make_run(
+        series(LOSS, loss),
+        series(ACTIVATION_DEAD_FRACTION, np.where(steps < 20, 0.0, 1.0), steps, layer="relu"),
+        series(ACTIVATION_ZERO_FRACTION, np.where(steps < 20, 0.5, 1.0), steps, layer="relu"),
+        finished=True,
+        layers=layers,
+        **FACTS,
+    )
+    first = diagnose(run).diagnoses[0]
+    assert first.root.rule == NAME
+    assert "dead-relu" in {f.rule for f in first.explains}

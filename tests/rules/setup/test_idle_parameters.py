@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fitdoctor.finding import Severity
@@ -109,6 +111,11 @@ def test_frozen_parameters_and_a_loss_that_rests_at_a_poor_level() -> None:
     assert found.remedies[0].title.startswith("unfreeze")
 
 
+def test_a_run_that_is_over_with_half_of_its_loss_left() -> None:
+    falling = replace(partly_frozen(300, 1.5, still_falling=True), finished=True)
+    assert finding(IDLE, falling, Severity.WARNING).confidence == "low"
+
+
 @pytest.mark.parametrize(("trainable", "count"), [(800, 1), (801, 0)])
 def test_boundary_is_a_fifth_of_the_parameters(trainable: int, count: int) -> None:
     assert len(findings(IDLE, partly_frozen(trainable, 2.0))) == count
@@ -118,7 +125,7 @@ def test_boundary_is_a_fifth_of_the_parameters(trainable: int, count: int) -> No
     "run",
     [
         partly_frozen(300, 1.0),  # it learns
-        partly_frozen(300, 1.5, still_falling=True),
+        replace(partly_frozen(300, 1.5, still_falling=True), finished=None),
         partly_frozen(300, 2.0, steps=250),
         partly_frozen(1000, 2.2),
     ],
