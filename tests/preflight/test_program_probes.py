@@ -413,6 +413,17 @@ def test_an_autoencoder_uses_its_input_and_has_no_labels(size: int) -> None:
     program.skips("input-ignored", "blanked together")
 
 
+def test_inputs_that_explain_a_part_of_few_examples_are_not_said_to_be_ignored() -> None:
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randn(400, 2, generator=draw)
+    y = (x[:, 0] + 1.5 * torch.randn(400, generator=draw) > 0).long()
+    program = Program(nn.Linear(2, 2), train_loader=loader(x, y, 16))
+    program.optimizer = torch.optim.Adam(program.model.parameters(), 1e-2)
+    program.skips("input-ignored", "examples are too few", options={"input-ignored": {"steps": 60}})
+    nothing = Program(nn.Linear(2, 2), train_loader=loader(0 * x + 1e-6 * x, y, 64))
+    nothing.finds("input-ignored", "with blank ones")
+
+
 def test_dropout_smoothing_and_small_models_are_no_faults() -> None:
     net = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Dropout(0.8), nn.Linear(64, 3))
     Program(net, nn.CrossEntropyLoss(label_smoothing=0.3)).sound("one-batch-not-learned")

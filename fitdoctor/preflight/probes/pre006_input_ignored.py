@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     since="0.1.0",
 )
 def input_ignored(
-    bench: Bench, *, examples: int = 64, steps: int = 200, sure: float = 3.0, explained: float = 0.5
+    bench: Bench,
+    *,
+    examples: int = 64,
+    steps: int = 200,
+    sure: float = 3.0,
+    explained: float = 0.5,
+    little: float = 0.1,
 ) -> Iterator[Finding]:
     """The model learns no more from its inputs than from nothing.
 
@@ -38,13 +44,15 @@ def input_ignored(
         First exactly: two different examples must give different outputs. Then by training: the same short training
         (Adam at 1e-3, up to `steps` steps on `examples` fixed examples) with the inputs as they are, and with all
         of them replaced by their mean. The losses per example must differ by `sure` standard errors, or that with
-        inputs be less than `explained` of the other.
+        inputs be less than `explained` of the other. If not, there is a finding where inputs lower the loss by less
+        than `little` of it, at most, within as many standard errors: inputs that are cut off change nothing at all.
 
     Options:
         examples: how many examples.
         steps: steps of each training.
         sure: standard errors by which real inputs must be better.
         explained: share of the loss without inputs below which there is no doubt.
+        little: share of the loss without inputs that inputs may explain and still count as ignored.
 
     When it is wrong:
         A model that needs more steps than these to begin to learn.
@@ -78,6 +86,11 @@ def input_ignored(
     # A few hard examples make the mean uncertain, though the inputs explain most of the loss.
     if 0 < float(real_losses.mean()) < explained * float(blank_losses.mean()):
         return
+    gained, unsure = (float(v) / max(float(blank_losses.mean()), 1e-12) for v in (gain.mean(), sure * error))
+    if not same and gained + unsure > little:
+        raise CannotJudge(
+            f"inputs lower the loss by {gained:.0%}, give or take {unsure:.0%}: {len(gain)} examples are too few"
+        )
     yield finding(
         "the output is the same for every input, and training does not change that" if same
         else f"{steps} steps with real inputs end at {float(real_losses.mean()):.3g}, with blank ones at "
