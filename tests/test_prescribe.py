@@ -391,6 +391,11 @@ def test_a_bottleneck_of_classes_is_widened_by_as_much() -> None:
     narrow = LAYERS.replace("20,48", "20,2").replace("48,10", "2,10")
     run = make_run(train_loss=UNFITTED, facts={"layers": narrow, "classes": 10})
     assert first("underfitting", run, add_capacity()) == Change("width", "multiply", 8)
+    assert first("lr-too-low", run, raise_learning_rate(10.0)) == Change("width", "multiply", 8)
+    scores_of_others = run.with_facts(classes=30)
+    assert first("lr-too-low", scores_of_others, raise_learning_rate(10.0)) == raise_learning_rate(10.0).change
+    wide = run.with_facts(layers=LAYERS)
+    assert first("lr-too-low", wide, raise_learning_rate(10.0)) == raise_learning_rate(10.0).change
     assert first("underfitting", run.with_facts(layers=LAYERS), add_capacity()) == Change("width", "multiply", 4)
 
 

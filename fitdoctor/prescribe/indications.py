@@ -6,7 +6,13 @@ import math
 
 from fitdoctor.finding import Remedy
 from fitdoctor.prescribe.patient import Patient
-from fitdoctor.remedies import inspect_batches, less_regularisation, lower_learning_rate, raise_learning_rate
+from fitdoctor.remedies import (
+    add_capacity,
+    inspect_batches,
+    less_regularisation,
+    lower_learning_rate,
+    raise_learning_rate,
+)
 from fitdoctor.remedies.activations import normalise_inputs, rescale_initialisation, shrink_last_layer
 from fitdoctor.remedies.optimizer import lower_weight_decay
 
@@ -18,7 +24,7 @@ BY_SCALE = frozenset(
     {
         "wrong-initial-loss", "poor-init-scale", "exploding-gradients", "saturated-activations", "dead-relu",
         "lr-too-high", "loss-divergence", "vanishing-gradients", "no-learning", "class-collapse", "underfitting",
-        "plateau", "gradient-spikes",
+        "plateau", "gradient-spikes", "lr-too-low", "undertrained", "adam-epsilon-dominated", "input-collapse",
     }
 )  # fmt: skip
 """What inputs far from unit scale bring about: outputs, gradients and curvature grow with them (LeCun et al. 1998)."""
@@ -53,7 +59,8 @@ def called_for(patient: Patient) -> tuple[Remedy, ...]:
     inputs = _normal_inputs(patient)
     scales = inputs or _sound_weights(patient) or _small_outputs(patient)
     rates = _lower_rate(patient) or _usual_steps(patient)
-    return (*scales, *_sound_batches(patient), *_less_decay(patient), *rates, *_free_units(patient))
+    data = (*scales, *_sound_batches(patient))
+    return (*data, *_less_decay(patient), *_wide_enough(patient), *rates, *_free_units(patient))
 
 
 def _normal_inputs(patient: Patient) -> tuple[Remedy, ...]:
@@ -85,6 +92,12 @@ def _less_decay(patient: Patient) -> tuple[Remedy, ...]:
     """Less weight decay where the weights were pulled to nothing and the layers with them."""
     caused = patient.rule in BY_DECAY and "weight-decay-too-high" in patient.found
     return (lower_weight_decay(patient.decay),) if caused and patient.decay else ()
+
+
+def _wide_enough(patient: Patient) -> tuple[Remedy, ...]:
+    """More units where there are too few for the classes."""
+    slow = patient.rule in ("lr-too-low", "undertrained", "no-learning", "underfitting", "plateau")
+    return (add_capacity(patient.bottleneck),) if slow and patient.bottleneck else ()
 
 
 def _lower_rate(patient: Patient) -> tuple[Remedy, ...]:

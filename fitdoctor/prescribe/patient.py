@@ -181,17 +181,16 @@ class Patient:
 
     @cached_property
     def bottleneck(self) -> int | None:
-        """By how much the narrowest hidden layer would have to be wider to hold two units per class; None below 4.
+        """By how much wider the last hidden layer should be, at least 4; None where it is wide enough for its classes.
 
-        The scores of C classes are a linear map of the last hidden layer: of fewer units than classes they cannot be
-        independent (Yang et al. 2018).
+        The scores of C classes are a linear map of that layer: of fewer than C - 1 units, and a bias, they cannot be
+        set apart from each other (the softmax bottleneck, Yang et al. 2018). Twice as many units as classes are asked.
         """
         known = classes(self.run)
-        widths = [layer.outputs for layer in layers_of(self.run) if layer.role == "affine"][:-1]
-        if known is None or not widths or min(widths) < 1:
+        last = next((layer for layer in reversed(layers_of(self.run)) if layer.role == "affine"), None)
+        if known is None or last is None or last.outputs != known or not 0 < last.inputs < known - 1:
             return None
-        factor = power_of_two(2 * known / min(widths))
-        return factor if factor > 4 else None
+        return max(4, power_of_two(2 * known / last.inputs))
 
     @cached_property
     def broken_at_first(self) -> bool:
