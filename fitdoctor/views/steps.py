@@ -10,7 +10,7 @@ import numpy as np
 from fitdoctor.rule import CannotJudge
 from fitdoctor.run import Run, Series
 from fitdoctor.signals import ACCURACY, LOSS, NOISE_SCALE, PROBE_ACCURACY, PROBE_LOSS, STEP_QUALITY, UPDATE_RATIO
-from fitdoctor.views.curves import LEAST, Curve, find_curve, learning_rate, make_curve
+from fitdoctor.views.curves import LEAST, Curve, chance_accuracy, find_curve, learning_rate, make_curve
 
 SAMPLES = 10
 """Fewest probed steps that a typical step quality is read from: medians of fewer scatter too much."""
@@ -110,6 +110,32 @@ def training_curve(run: Run, *, least: int = LEAST) -> Curve:
     if series is None:
         raise CannotJudge("no train loss logged")
     return make_curve(series, least=least)
+
+
+def drowned(run: Run, *, louder: float = 1.1) -> tuple[float, float] | None:
+    """First loss in training mode and on the fixed batch in eval mode, where dropout makes the former much the worse
+    and the latter never got better.
+
+    Both are of the untrained model, which is near guessing in eval mode: what is above that is the noise of the
+    dropout, and an output that is mostly noise passes on next to nothing of the input. None without dropout layers,
+    where the first is less than `louder` times the second, and where a tenth of the loss in eval mode was learned or
+    of the way to perfect accuracy: what is under-confident for all its dropout may be right nevertheless.
+    """
+    layers, first, probed = run.facts.get("dropout_layers"), run.get(LOSS), run.get(PROBE_LOSS)
+    if not isinstance(layers, int) or layers < 1 or first is None or probed is None:
+        return None
+    if not len(first.finite) or not len(probed.finite) or probed.finite.span.first > 0.05 * first.span.last:
+        return None
+    trained, plain = float(first.finite.values[0]), float(probed.finite.values[0])
+    if not training_curve(run).final > 0.9 * plain > 0 or trained <= louder * plain:
+        return None
+    right = find_curve(run, PROBE_ACCURACY) or find_curve(run, ACCURACY, "val") or find_curve(run, ACCURACY)
+    if right is not None:
+        guess = chance_accuracy(run)
+        base = right.shown(right.start) if guess is None else guess
+        if right.shown(right.final) - base > 0.1 * (1 - base):
+            return None
+    return trained, plain
 
 
 def accuracies(run: Run, *, least: int = LEAST) -> tuple[Curve, Curve] | None:

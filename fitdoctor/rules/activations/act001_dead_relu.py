@@ -17,6 +17,7 @@ from fitdoctor.signals import ACTIVATION_DEAD_FRACTION, ACTIVATION_INPUT_SPREAD,
 from fitdoctor.views.curves import learning_rate, place
 from fitdoctor.views.depth import by_layer, layers_of
 from fitdoctor.views.harm import need_standing
+from fitdoctor.views.steps import drowned
 
 
 @rule(
@@ -52,7 +53,8 @@ def dead_relu(
         whose every sampled output is zero counts without waiting for so many. The last `hold` records of a
         layer must show more than `share` of its units dead. An error when it is more than `most` of them, or
         the last such layer, and the final training loss is above 90 % of what a model that has learned nothing
-        has; a warning when it is above half; a note otherwise. Layers whose input no longer depends on the data
+        has; a warning when it is above half; a note otherwise, and where dropout drowns the
+        signal. Layers whose input no longer depends on the data
         (relative spread below `collapsed` when the log begins) are left to input-collapse. Where the data move a
         layer's own output by less than `undriven` of its size at first, each unit is on or off for good by the sign
         of what is constant, half of them by chance: there a warning takes more than `most`.
@@ -97,7 +99,7 @@ def dead_relu(
     last = found[-1].name == list(zero or dead)[-1]
     heavy = last or max(f.level for f in found) > most
     severity = Severity.NOTE
-    if stand.unsolved:
+    if stand.unsolved and drowned(run) is None:  # else underfitting: what is left of the input is the dropout's noise
         severity = Severity.ERROR if stand.idle and heavy else Severity.WARNING
     yield _finding(run, found, severity, stand.left)
 

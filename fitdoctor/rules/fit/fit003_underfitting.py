@@ -19,7 +19,8 @@ from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import ACCURACY, LOSS, PROBE_ACCURACY
 from fitdoctor.views.curves import Curve, chance_accuracy, find_curve, held_out, need_curve, rate_left
-from fitdoctor.views.steps import step_quality, training_curve
+from fitdoctor.views.harm import find_standing
+from fitdoctor.views.steps import drowned, step_quality, training_curve
 
 
 @rule(
@@ -51,6 +52,10 @@ def underfitting(
         capacity, where the rate was annealed or the quality is above 0.5, and accuracy is off guessing by a tenth of
         the way.
 
+        Where a model with dropout has learned less than a tenth of its loss in eval mode, and its very first loss in
+        training mode is a tenth above that of the fixed batch in eval mode, the noise of the dropout drowns the signal:
+        that is said in place of no-learning, and needs no accuracy.
+
     Options:
         learned: share of the way from chance to perfect accuracy below which a floor counts as poor.
         gap: largest gap between training and validation accuracy, as a share of that way.
@@ -70,6 +75,9 @@ def underfitting(
     """
     need_curve(run, LOSS, least=20)
     curve = training_curve(run, least=12)
+    if (noise := drowned(run)) is not None:
+        yield _drowned(run, curve, noise)
+        return
     split = held_out(run, ACCURACY)
     val = find_curve(run, ACCURACY, split, least=12) if split else None
     probed = find_curve(run, PROBE_ACCURACY, least=12)
@@ -115,6 +123,27 @@ def underfitting(
         settle_with="train at 4 times the width, and once without regularisation, for the same steps"
         if told is None
         else told.settle_with,
+    )
+
+
+def _drowned(run: Run, curve: Curve, noise: tuple[float, float]) -> Finding:
+    """Nothing is learned, and from the first step on dropout leaves mostly noise of the output."""
+    stand = find_standing(run)
+    loss = run.get(LOSS)
+    assert loss is not None  # the rule needs it
+    text = f"{noise[0]:.3g} at first in training mode, {noise[1]:.3g} in eval mode"
+    return Finding(
+        message=f"dropout drowns the signal: the first loss is {text}",
+        severity=Severity.ERROR if stand is not None and stand.idle else Severity.WARNING,
+        confidence=Confidence.MEDIUM,
+        span=Span(int(curve.steps[0]), int(curve.steps[-1])),
+        evidence=(
+            Evidence.of(loss, text, "nearly the same before anything is learned"),
+            Evidence.of(curve.series, f"{curve.final:.4g} at the end, in eval mode", "learned"),
+        ),
+        remedies=(less_regularisation(), overfit_one_batch()),
+        could_be=("no-learning",),
+        settle_with="train a tenth of the steps without dropout: a lower loss settles it",
     )
 
 

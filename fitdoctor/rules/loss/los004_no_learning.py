@@ -29,7 +29,7 @@ from fitdoctor.views.curves import (
     need_curve,
     place,
 )
-from fitdoctor.views.steps import training_curve
+from fitdoctor.views.steps import drowned, training_curve
 
 COULD_BE = (
     "lr-too-high",
@@ -87,7 +87,7 @@ def no_learning(
         ln(classes), or it never left its first value by more than `loss_gain` and `sigmas` noise standard
         deviations although the log begins with the untrained model. A fixed training batch in eval mode, which the
         hooks evaluate, stands for training loss and accuracy: strong dropout makes a model that learns look as if it
-        guessed.
+        guessed. Where dropout itself is seen to drown the signal, underfitting says so.
 
     Options:
         accuracy_gain: least share of the remaining accuracy to be gained.
@@ -111,6 +111,8 @@ def no_learning(
         return
     _need_steps(need_curve(run, LOSS).series)
     curve = training_curve(run)
+    if run.finished is not False and drowned(run) is not None:
+        return  # underfitting says so, and why
     accuracy = (
         find_curve(run, PROBE_ACCURACY)
         or find_curve(run, ACCURACY)

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fitdoctor.rules.fit.fit003_underfitting import underfitting
+from fitdoctor.rules.loss.los004_no_learning import no_learning
+from fitdoctor.run import Run
 from fitdoctor.signals import ACCURACY
 from fitdoctor.testing import check_skips, make_run
+from fitdoctor.views.steps import drowned
 from tests.rules.judging import finds, is_silent, without
 
 
@@ -111,3 +116,44 @@ def test_fixed_batches_and_step_quality_tell_the_causes_apart(
         facts={"classes": 10},
     )
     assert words in finds(underfitting, run).message
+
+
+def with_dropout(first: float, *, ends: float = 2.3, layers: int = 2, finished: bool | None = True) -> Run:
+    """Accuracy and loss of guessing, and a first loss that dropout makes worse in training mode."""
+    rng = np.random.default_rng(0)
+    noise = 0.01 * rng.standard_normal(100)
+    return make_run(
+        train_loss=np.r_[first, np.full(99, 2.35)] + np.abs(noise),
+        train_accuracy=0.1 + noise,
+        probe_loss=np.linspace(2.3, ends, 100) + 0.1 * noise,
+        facts={"classes": 10, "dropout_layers": layers},
+        finished=finished,
+    )
+
+
+def test_dropout_that_drowns_the_signal_is_named_in_place_of_no_learning() -> None:
+    found = finds(underfitting, with_dropout(2.7))
+    assert (found.severity, found.span.first) == ("error", 0)
+    assert found.message.startswith("dropout drowns the signal")
+    assert "regularisation" in {r.kind for r in found.remedies}
+    is_silent(no_learning, with_dropout(2.7))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [with_dropout(2.5), with_dropout(2.7, layers=0), with_dropout(2.7, finished=False)],
+    ids=["a tenth is the line", "no dropout", "not finished"],
+)
+def test_otherwise_it_is_no_learning(run: Run) -> None:
+    finds(no_learning, run)
+
+
+def test_dropout_with_which_the_model_learns_drowns_nothing() -> None:
+    assert drowned(with_dropout(2.7, ends=2.1)) is not None
+    assert drowned(with_dropout(2.7, ends=2.0)) is None
+
+
+def test_a_model_that_is_right_although_its_loss_is_high_is_not_drowned() -> None:
+    run = with_dropout(2.7)
+    right = make_run(val_accuracy=np.linspace(0.1, 0.4, 100), facts=dict(run.facts))
+    assert drowned(replace(run, series=(*run.series, *right.series))) is None
