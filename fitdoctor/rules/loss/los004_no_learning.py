@@ -81,9 +81,8 @@ def no_learning(
         accuracy must not have risen above its first value while the loss is -ln(accuracy) within 10 %, which is
         that of even guessing over balanced classes, or worse. Within 5 % of the loss of guessing at the end it
         is a warning. Held-out accuracy stands in for training accuracy unless the training loss ends a fifth below that
-        of guessing: then the model learns, only nothing that holds for the other set. A held-out loss that is the
-        same number at every evaluation is an error of its own: the
-        weights do not change. Without accuracy, by the loss: it equals
+        of guessing and of held-out data: then the model learns, only nothing that holds for the other set. A held-out
+        loss that is the same number at every evaluation is an error of its own: the weights do not change. Without accuracy, by the loss: it equals
         ln(classes), or it never left its first value by more than `loss_gain` and `sigmas` noise standard
         deviations although the log begins with the untrained model. A fixed training batch in eval mode, which the
         hooks evaluate, stands for training loss and accuracy: strong dropout makes a model that learns look as if it
@@ -137,10 +136,14 @@ def no_learning(
 
 
 def _fitted(run: Run, curve: Curve) -> bool:
-    """Whether the training loss fell well below that of guessing: what is learned may not hold for other data."""
-    chance = chance_loss(run)
-    reference = curve.start if chance is None else min(chance, curve.start)
-    return curve.final < 0.8 * reference and curve.swing > 5 * curve.noise
+    """Whether the training loss fell well below that of guessing and of held-out data.
+
+    Then the model learns, and what it learns does not hold for the other data. Where the loss of guessing is not known
+    it takes the held-out loss: a first loss may lie above guessing by the initialisation alone.
+    """
+    chance, held = chance_loss(run), find_curve(run, LOSS, held_out(run) or "val")
+    least = [x for x in (chance, curve.start, None if held is None else held.final) if x is not None]
+    return (chance is not None or held is not None) and curve.final < 0.8 * min(least) and curve.swing > 5 * curve.noise
 
 
 def _need_steps(loss: Series) -> None:

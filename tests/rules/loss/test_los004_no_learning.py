@@ -93,3 +93,16 @@ def test_held_out_accuracy_of_guessing_beside_a_training_loss_that_falls(ends: f
         facts={"classes": 10},
     )
     check_rule(no_learning, run, finds=count)
+
+
+@pytest.mark.parametrize(("held", "count"), [(2.3, 0), (1.6, 1)])
+def test_held_out_loss_that_follows_is_no_memorising(held: float, count: int) -> None:
+    """Both losses come down from an unlucky start, and accuracy stays: that is no gap between the two sets."""
+    rng = np.random.default_rng(0)
+    run = make_run(
+        train_loss=np.linspace(2.2, 1.5, 100) + 0.01 * rng.standard_normal(100),
+        val_loss=np.linspace(2.3, held, 20) + 0.01 * rng.standard_normal(20),
+        val_accuracy=0.1 + 0.005 * rng.standard_normal(20),
+        facts={"classes": 10},
+    )
+    check_rule(no_learning, run, finds=count)
