@@ -30,6 +30,12 @@ def test_the_norm_after_clipping_gives_itself_away() -> None:
     after[:5] *= 0.9  # not every step was clipped
     found = finding(NAME, make_run(loss, series(GRAD_NORM, after), optimizer="sgd"))
     assert "pinned" in found.message
+    assert found.remedies[0].change is not None
+    assert found.remedies[0].change.value == 1.0  # what most programs clip at: the norms before are not known
+    both = make_run(loss, norm, series(GRAD_NORM_CLIPPED, after), optimizer="sgd")
+    change = finding(NAME, both).remedies[0].change
+    assert change is not None
+    assert float(change.value or 0) == pytest.approx(np.quantile(norm.values, 0.9), rel=0.01)
 
 
 def test_under_adam_it_is_a_note() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from fitdoctor.finding import Confidence, Severity
 from fitdoctor.signals import ACCURACY, GRAD_NORM, LOSS
+from fitdoctor.testing import make_run as made
 from tests.digits import HEALTHY, Recipe, train
 from tests.rules.one_rule import cannot_judge, finding, findings, make_run, series
 
@@ -103,3 +104,26 @@ def test_hooks_name_the_layer_and_what_they_did_not_see_is_not_named() -> None:
     assert "first in" not in finding(NAME, later).message
     unsure = run.with_facts(nonfinite_sure=False)
     assert "seen first in the output of 2" in finding(NAME, unsure).message
+
+
+@pytest.mark.parametrize(("step_length", "culprit"), [(0.01, True), (3.0, False)])
+def test_a_first_layer_that_breaks_with_sound_weights_was_fed_a_bad_example(step_length: float, culprit: bool) -> None:
+    loss = np.full(60, 0.7)
+    loss[8:] = np.nan
+    run = made(
+        train_loss=loss,
+        update_ratio=np.full(60, step_length),
+        weight_norm=np.full(60, 5.0),
+        facts={
+            "layers": '[["0","affine",20,48,"",""],["1","rectifier",0,0,"","0"],["2","affine",48,4,"","1"]]',
+            "nonfinite_place": "forward",
+            "nonfinite_name": "0",
+            "nonfinite_step": 8,
+            "nonfinite_sure": True,
+        },
+        per="step",
+    )
+    change = finding(NAME, run, Severity.ERROR).remedies[0].change
+    assert (change is not None and change.knob == "nonfinite_examples") is culprit
+    behind = finding(NAME, run.with_facts(nonfinite_name="2"), Severity.ERROR).remedies[0]
+    assert behind.change is None
