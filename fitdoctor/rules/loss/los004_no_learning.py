@@ -82,11 +82,12 @@ def no_learning(
         that of even guessing over balanced classes, or worse. Within 5 % of the loss of guessing at the end it
         is a warning. Held-out accuracy stands in for training accuracy unless the training loss ends a fifth below that
         of guessing and of held-out data: then the model learns, only nothing that holds for the other set. A held-out
-        loss that is the same number at every evaluation is an error of its own: the weights do not change. Without accuracy, by the loss: it equals
-        ln(classes), or it never left its first value by more than `loss_gain` and `sigmas` noise standard
-        deviations although the log begins with the untrained model. A fixed training batch in eval mode, which the
-        hooks evaluate, stands for training loss and accuracy: strong dropout makes a model that learns look as if it
-        guessed. Where dropout itself is seen to drown the signal, underfitting says so.
+        loss that is the same number at every evaluation is an error of its own: the weights do not change.
+        Without accuracy, by the loss: it equals ln(classes), or it never left its first value by more than
+        `loss_gain` and `sigmas` noise standard deviations although the log begins with the untrained model. A
+        fixed training batch in eval mode, which the hooks evaluate, stands for training loss and accuracy:
+        strong dropout makes a model that learns look as if it guessed. Where dropout itself is seen to drown
+        the signal, underfitting says so.
 
     Options:
         accuracy_gain: least share of the remaining accuracy to be gained.
