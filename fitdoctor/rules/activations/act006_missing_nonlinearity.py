@@ -17,10 +17,19 @@ from fitdoctor.views.harm import find_standing
     "ACT006",
     "missing-nonlinearity",
     needs=[LOSS],
-    explains=["underfitting", "plateau", "no-learning", "class-collapse", "lr-noise-floor", "val-set-too-noisy"],
+    explains=[
+        "underfitting",
+        "plateau",
+        "no-learning",
+        "class-collapse",
+        "lr-noise-floor",
+        "val-set-too-noisy",
+        "lr-too-low",
+        "undertrained",
+    ],
     since="0.1.0",
 )
-def missing_nonlinearity(run: Run) -> Iterator[Finding]:
+def missing_nonlinearity(run: Run, *, solved: float = 0.1) -> Iterator[Finding]:
     """Two layers of weights follow each other with nothing between them.
 
     Why it matters:
@@ -33,14 +42,14 @@ def missing_nonlinearity(run: Run) -> Iterator[Finding]:
         it is a factor of low rank (the middle is narrower than both ends), when either is a grouped
         convolution, or when the second is the output layer of a model that has other non-linearities. A note; a
         warning when no layer of the model has a non-linearity at all and the final training loss
-        is above half of what a model that has learned nothing has.
+        is above `solved` of what a model that has learned nothing has: nobody stacks layers to draw a straight line.
 
     When it is wrong:
         Linear models, deep linear nets and pairs of linear layers that are merged after training are built so on
         purpose. Non-linearities that are applied to weights are not seen.
 
     Options:
-        none.
+        solved: share of the untrained loss up to which a linear model is good enough.
 
     What to do:
         Put an activation between them, or make them one layer.
@@ -62,7 +71,7 @@ def missing_nonlinearity(run: Run) -> Iterator[Finding]:
         pairs = [(a, b) for a, b in pairs if b is not last]
     pairs = [(a, b) for a, b in pairs if not _meant(a, b)]
     if pairs:
-        yield _finding(run, pairs, linear=linear)
+        yield _finding(run, pairs, solved, linear=linear)
 
 
 def _meant(first: Layer, second: Layer) -> bool:
@@ -72,11 +81,11 @@ def _meant(first: Layer, second: Layer) -> bool:
     return first.outputs < min(first.inputs, second.outputs)
 
 
-def _finding(run: Run, pairs: list[tuple[Layer, Layer]], *, linear: bool) -> Finding:
+def _finding(run: Run, pairs: list[tuple[Layer, Layer]], solved: float, *, linear: bool) -> Finding:
     loss = run.get(LOSS)
     assert loss is not None  # the rule needs it
     stand = find_standing(run)
-    harm = linear and stand is not None and stand.unsolved
+    harm = linear and stand is not None and stand.left > solved
     first, second = pairs[0]
     names = f"{first.name} and {second.name}"
     message = f"no activation stands between {{}} (such pairs: {len(pairs)})"

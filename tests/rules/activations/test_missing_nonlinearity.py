@@ -65,3 +65,10 @@ def test_it_accounts_for_a_model_that_learns_nothing() -> None:
     (diagnosis,) = [d for d in diagnose(run).diagnoses if d.root.severity is not Severity.NOTE]
     assert diagnosis.root.rule == NAME
     assert "no-learning" in {f.rule for f in diagnosis.explains}
+
+
+@pytest.mark.parametrize(("ends", "severity"), [(0.25, Severity.WARNING), (0.21, Severity.NOTE)])
+def test_boundary_of_what_a_straight_line_solves(ends: float, severity: Severity) -> None:
+    layers = '[["a","affine",2,16,"",""],["b","affine",16,2,"","a"]]'
+    run = make_run(series(LOSS, np.r_[np.linspace(2.3, ends, 100), np.full(300, ends)]), layers=layers, classes=10)
+    assert finding(NAME, run, severity)
