@@ -112,14 +112,12 @@ def training_curve(run: Run, *, least: int = LEAST) -> Curve:
     return make_curve(series, least=least)
 
 
-def drowned(run: Run, *, louder: float = 1.1) -> tuple[float, float] | None:
-    """First loss in training mode and on the fixed batch in eval mode, where dropout makes the former much the worse
-    and the latter never got better.
+def noise_of_dropout(run: Run, *, louder: float = 1.1) -> tuple[float, float] | None:
+    """First loss in training mode and on the fixed batch in eval mode, where dropout makes the former much the worse.
 
     Both are of the untrained model, which is near guessing in eval mode: what is above that is the noise of the
     dropout, and an output that is mostly noise passes on next to nothing of the input. None without dropout layers,
-    where the first is less than `louder` times the second, and where a tenth of the loss in eval mode was learned or
-    of the way to perfect accuracy: what is under-confident for all its dropout may be right nevertheless.
+    and where the first is less than `louder` times the second.
     """
     layers, first, probed = run.facts.get("dropout_layers"), run.get(LOSS), run.get(PROBE_LOSS)
     if not isinstance(layers, int) or layers < 1 or first is None or probed is None:
@@ -127,7 +125,17 @@ def drowned(run: Run, *, louder: float = 1.1) -> tuple[float, float] | None:
     if not len(first.finite) or not len(probed.finite) or probed.finite.span.first > 0.05 * first.span.last:
         return None
     trained, plain = float(first.finite.values[0]), float(probed.finite.values[0])
-    if not training_curve(run).final > 0.9 * plain > 0 or trained <= louder * plain:
+    return (trained, plain) if trained > louder * plain > 0 else None
+
+
+def drowned(run: Run) -> tuple[float, float] | None:
+    """`noise_of_dropout`, where the fixed batch never got better in eval mode.
+
+    None where a tenth of the loss in eval mode was learned or of the way to perfect accuracy: what is under-confident
+    for all its dropout may be right nevertheless.
+    """
+    noise = noise_of_dropout(run)
+    if noise is None or training_curve(run).final <= 0.9 * noise[1]:
         return None
     right = find_curve(run, PROBE_ACCURACY) or find_curve(run, ACCURACY, "val") or find_curve(run, ACCURACY)
     if right is not None:
@@ -135,7 +143,7 @@ def drowned(run: Run, *, louder: float = 1.1) -> tuple[float, float] | None:
         base = right.shown(right.start) if guess is None else guess
         if right.shown(right.final) - base > 0.1 * (1 - base):
             return None
-    return trained, plain
+    return noise
 
 
 def accuracies(run: Run, *, least: int = LEAST) -> tuple[Curve, Curve] | None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fitdoctor.rules.learning_rate.lrn001_lr_too_high import lr_too_high
+from fitdoctor.run import Run
 from fitdoctor.signals import LR
 from fitdoctor.testing import check_skips, make_run
 from tests.rules.judging import finds, is_silent, without
@@ -127,3 +128,57 @@ def test_a_leap_that_the_run_makes_up_for_is_none() -> None:
 def test_watched_a_noisy_floor_with_helpful_steps_is_another_thing() -> None:
     watched = pytest.importorskip("tests.rules.watched")
     is_silent(lr_too_high, watched.watched("never annealed"))
+
+
+@pytest.mark.parametrize("end", [2.3, 1.9])
+def test_first_steps_near_the_stable_rate_count_where_nothing_comes_of_them(end: float) -> None:
+    """Largest stable rate at 1.8 and 2.2 times the rate in use; a loss that ends low, or high after having been low."""
+
+    def goes(quality: float, low: float) -> Run:
+        loss = np.r_[np.linspace(2.3, low, 200), np.linspace(low, end, 200)]
+        qualities = np.r_[np.full(10, quality), np.full(90, 0.9)]
+        return make_run(train_loss=loss, step_quality=qualities, facts={"classes": 10}, finished=True)
+
+    low = 1.0 if end < 2.0 else 2.25
+    finding = finds(lr_too_high, goes(0.44, low))
+    assert "overshoot" in finding.message
+    assert finding.onset == 0
+    is_silent(lr_too_high, goes(0.55, low))
+    if end < 2.0:
+        is_silent(lr_too_high, goes(0.44, 1.85))
+
+
+def test_noise_of_dropout_in_the_first_steps_says_nothing_of_the_rate() -> None:
+    def goes(**facts: object) -> Run:
+        return make_run(
+            train_loss=np.full(400, 2.9), probe_loss=np.full(40, 2.32), step_quality=np.full(100, 0.3),
+            facts={"classes": 10, **facts}, finished=True,
+        )  # fmt: skip
+
+    assert "overshoot" in finds(lr_too_high, goes()).message
+    is_silent(lr_too_high, goes(dropout_layers=2))
+
+
+def test_steps_that_stop_helping_later_are_seen_as_well() -> None:
+    qualities = np.r_[np.full(20, 0.9), np.full(80, 0.0)]
+    finding = finds(lr_too_high, make_run(train_loss=np.full(400, 2.0), step_quality=qualities))
+    assert "stopped helping" in finding.message
+    is_silent(lr_too_high, make_run(train_loss=np.linspace(2.0, 1.0, 400), step_quality=qualities))
+
+
+@pytest.mark.parametrize(("first", "found"), [(2.4, True), (6.5, True), (7.5, False)])
+def test_untrained_outputs_that_are_too_large_make_any_step_overshoot(first: float, found: bool) -> None:
+    loss = np.r_[np.linspace(first, 2.3, 20), np.full(380, 2.3)]
+    run = make_run(train_loss=loss, step_quality=np.full(100, 0.4), facts={"classes": 10}, finished=True)
+    finds(lr_too_high, run) if found else is_silent(lr_too_high, run)
+
+
+@pytest.mark.parametrize(("warm_up", "factor"), [(0, 0.4), (40, 0.02)])
+def test_the_stable_rate_seen_in_a_warm_up_counts_for_its_rates(warm_up: int, factor: float) -> None:
+    """First steps at the edge: a third of the rate in use, which in a warm-up is a part of the peak."""
+    rate = np.r_[np.linspace(0.0, 0.1, warm_up + 1)[1:], np.full(400 - warm_up, 0.1)]
+    loss = np.r_[np.linspace(2.3, 1.0, 200), np.linspace(1.0, 1.9, 200)]
+    run = make_run(train_loss=loss, step_quality=np.full(400, 0.1), lr=rate, facts={"classes": 10}, finished=True)
+    change = finds(lr_too_high, run).remedies[0].change
+    assert change is not None
+    assert change.value == factor

@@ -48,7 +48,7 @@ def test_with_progress_it_is_the_edge_without_it_the_rate() -> None:
     finds(edge_of_stability, steps(0.0))
     is_silent(lr_too_high, steps(0.0))
     is_silent(edge_of_stability, steps(0.0, falls=False))
-    assert "stopped helping" in finds(lr_too_high, steps(0.0, falls=False)).message
+    assert "overshoot" in finds(lr_too_high, steps(0.0, falls=False)).message
 
 
 def test_it_abstains() -> None:
