@@ -85,7 +85,7 @@ def _sound_weights(patient: Patient) -> tuple[Remedy, ...]:
 
 
 def _sound_batches(patient: Patient) -> tuple[Remedy, ...]:
-    return (inspect_batches(),) if patient.rule in BY_OUTLIERS and patient.outlying_inputs else ()
+    return (inspect_batches(),) if patient.rule in BY_OUTLIERS and "outlying-batches" in patient.found else ()
 
 
 def _less_decay(patient: Patient) -> tuple[Remedy, ...]:

@@ -12,7 +12,7 @@ from fitdoctor.run import Run
 from fitdoctor.signals import ACCURACY, GRAD_NORM, LOGIT_STD, LOSS, PROBE_LOSS, TARGET_STD, UPDATE_RATIO, WEIGHT_NORM
 from fitdoctor.views.curves import Curve, begins_at_start, classes, find_curve, held_out, learning_rate
 from fitdoctor.views.depth import at_start, layers_of, weight_of
-from fitdoctor.views.inputs import input_scale, outlying_inputs
+from fitdoctor.views.inputs import input_scale
 from fitdoctor.views.plans import planned_length
 from fitdoctor.views.schedules import Schedule, recognise
 from fitdoctor.views.steps import Quality, first_updates, power_of_two, stable_edge, step_quality
@@ -103,11 +103,6 @@ class Patient:
     def inputs(self) -> float | None:
         """Root mean square of the inputs of the first layer."""
         return input_scale(self.run)
-
-    @cached_property
-    def outlying_inputs(self) -> bool:
-        """Whether the inputs of some batches are several times as large as those of the others."""
-        return outlying_inputs(self.run)
 
     @cached_property
     def first_outputs(self) -> float | None:

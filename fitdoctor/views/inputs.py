@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
-from fitdoctor.run import Run, Series
+from fitdoctor.run import IntArray, Run, Series
 from fitdoctor.signals import ACTIVATION_RMS, WEIGHT_NORM
 from fitdoctor.stats import mad_sigma, running_median
 from fitdoctor.views.depth import Layer, at_start, layers_of, weight_of
@@ -34,8 +35,23 @@ def input_scale(run: Run) -> float | None:
     return math.sqrt(square / gain)
 
 
-def outlying_inputs(run: Run, *, times: float = 5.0, sigmas: float = 8.0, least: int = 20) -> bool:
-    """Whether some recorded batches have inputs of quite another size than those around them.
+@dataclass(frozen=True, slots=True)
+class Outliers:
+    """Recorded batches whose inputs are of quite another size than those around them.
+
+    Attributes:
+        outputs: root mean square of the outputs of the first affine layer, which follows the size of its inputs.
+        steps: the steps of those batches, shape `(n,)`; empty where there are none.
+        times: the largest of them, as a multiple of those around it.
+    """
+
+    outputs: Series
+    steps: IntArray
+    times: float
+
+
+def outlying_inputs(run: Run, *, times: float = 5.0, sigmas: float = 8.0, least: int = 20) -> Outliers | None:
+    """Which recorded batches have inputs of quite another size than those around them; None where it does not show.
 
     The outputs of the first affine layer over its weights follow the scale of a batch's inputs, while the weights turn
     slowly.
@@ -48,14 +64,16 @@ def outlying_inputs(run: Run, *, times: float = 5.0, sigmas: float = 8.0, least:
     """
     found = _first_layer(run)
     if found is None:
-        return False
+        return None
     _, outputs, weight = found
     scales = outputs.values / np.maximum(weight.at(outputs.steps), 1e-30)
-    logs = np.log(scales[np.isfinite(scales) & (scales > 0)])
-    if len(logs) < least:
-        return False
+    sound = np.isfinite(scales) & (scales > 0)
+    if sound.sum() < least:
+        return None
+    logs = np.log(scales[sound])
     jumps = logs - running_median(logs, 9)
-    return bool(jumps.max() > max(math.log(times), sigmas * mad_sigma(jumps)))
+    far = jumps > max(math.log(times), sigmas * mad_sigma(jumps))
+    return Outliers(outputs, outputs.steps[sound][far], math.exp(min(float(jumps.max()), 700.0)))
 
 
 def _first_layer(run: Run) -> tuple[Layer, Series, Series] | None:

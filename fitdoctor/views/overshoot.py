@@ -145,6 +145,9 @@ def no_room(run: Run, room: float) -> Sign | None:
     lost = stand.mature and stand.unsolved and curve.final - curve.best > LOST * curve.start
     if not (stand.idle or lost) or _trained_and_kept(run, curve):
         return None
+    first = quality.finite.values[: max(5, len(quality) // 5)]
+    if float(np.median(first)) > 1 - 0.5 / room:
+        return None  # a single step: blind layers and small batches scatter
     untrained = untrained_loss(run, curve)
     if untrained is not None and curve.start > LARGE * untrained:
         return None  # outputs drawn as large make any step too long

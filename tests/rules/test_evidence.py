@@ -29,6 +29,7 @@ wrong-initial-loss: activations/test_wrong_initial_loss: outputs, a_sum | models
 logit-drift: activations/test_logit_drift: outputs_that_grow_while | outputs_that_grow_as | boundary
 attention-entropy-collapse: activations/test_attention_entropy_collapse: queries, attention_that_a_high | attention_that_does | boundary
 repeated-batch-order: data/test_repeated_batch_order: a_real_run | shuffled, full_batches | boundary
+outlying-batches: data/test_outlying_batches: batches_in | heavy_tails | boundary
 overfitting: fit/test_fit001_overfitting: a_training_that_was | a_training_that_keeps | the_rise
 overconfidence-drift: fit/test_fit002_overconfidence_drift: a_training_that_only | a_training_that_overfits | the_rise
 underfitting: fit/test_fit003_underfitting: a_training_that_a_larger, watched_the_cause | a_training_that_fits | half_way

@@ -270,6 +270,20 @@ def grown_after(steps: int, factor: float = 1e-4) -> Callable[..., None]:
     return step
 
 
+def in_other_units(times: float, every: int = 11) -> Callable[..., None]:
+    """Now and then a batch whose inputs are so many times too large."""
+    done = 0
+
+    def step(model: nn.Module, criterion: nn.Module, opt: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
+        nonlocal done
+        done += 1
+        opt.zero_grad()
+        criterion(model(x if done % every else x * times), y).backward()
+        opt.step()
+
+    return step
+
+
 class TinyLoss(nn.CrossEntropyLoss):
     """Cross-entropy in a unit that makes it a billionth."""
 
@@ -302,6 +316,10 @@ SICK: dict[str, Case] = {
         short(lambda: mlp(64, 64, 10, activation=nn.Tanh), sgd(0.3, 0.0), epochs=8)),
     "never annealed": Case(never_annealed(4, 0.1), never_annealed(4, 0.1, scheduler=cosine(12))),
     "never annealed, batch 6": Case(never_annealed(6, 0.2), never_annealed(6, 0.2, scheduler=cosine(12))),
+    # data
+    "other units": Case(short(plain, sgd(0.05), every=1, step=in_other_units(100.0)), short(plain, sgd(0.05))),
+    "other units, Adam": Case(
+        short(deep, adam(3e-3), every=1, step=in_other_units(1000.0)), short(deep, adam(3e-3))),
     # optimizer
     "gradients grow": Case(lagging(deep, 0.01), lagging(deep, 0.01, betas=(0.9, 0.9))),
     "gradients grow, wide": Case(lagging(wide, 0.03), lagging(wide, 0.03, betas=(0.9, 0.9))),

@@ -439,7 +439,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "outlier-batches",
-        ("gradient-spikes", "loss-spikes"),
+        ("outlying-batches", "gradient-spikes", "loss-spikes"),
         "fit",
         _vectors,
         tuple({"outlier": k, "outlier_every": 37} for k in (3, 10, 30, 100, 1000)),

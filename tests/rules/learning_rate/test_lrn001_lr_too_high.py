@@ -182,3 +182,9 @@ def test_the_stable_rate_seen_in_a_warm_up_counts_for_its_rates(warm_up: int, fa
     change = finds(lr_too_high, run).remedies[0].change
     assert change is not None
     assert change.value == factor
+
+
+def test_one_step_that_overshoots_among_others_that_help_says_nothing() -> None:
+    """Layers that see nothing of the data, and small batches, make the quality of single steps scatter."""
+    qualities = np.r_[0.7, 0.9, -0.5, np.full(37, 0.9)]
+    is_silent(lr_too_high, make_run(train_loss=np.full(400, 2.3), step_quality=qualities, facts={"classes": 10}))
