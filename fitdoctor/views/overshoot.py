@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from fitdoctor.finding import Confidence, Severity
 from fitdoctor.run import Run, Series
-from fitdoctor.signals import ACCURACY, LOSS, PROBE_LOSS, STEP_QUALITY
+from fitdoctor.signals import ACCURACY, LOSS, PROBE_LOSS, STEP_QUALITY, UPDATE_RATIO
 from fitdoctor.stats import mad_sigma
 from fitdoctor.views.curves import (
     Curve,
@@ -25,12 +26,14 @@ from fitdoctor.views.curves import (
 )
 from fitdoctor.views.harm import find_standing, untrained_loss
 from fitdoctor.views.norms import adaptive_optimizer
-from fitdoctor.views.steps import first_updates, noise_of_dropout, progress, stable_edge, step_quality
+from fitdoctor.views.steps import UNDONE, first_updates, noise_of_dropout, progress, stable_edge, step_quality
 
 LOST = 0.2
 """Rise above the best loss, as a share of the first, at which what was learned is lost again."""
 LARGE = 3.0
 """First loss, in losses of guessing, above which the initialisation is at fault and not the rate."""
+MOVING = 1e-3
+"""Largest update relative to the weights below which no step of a run can be too long: the usual size of a good one."""
 EARLY_CAUSES = ("bad initialisation", "unnormalised inputs", "a bug in the loss")
 
 
@@ -138,32 +141,56 @@ def _by_ending(run: Run, curve: Curve, poor: float) -> Severity:
 
 def no_room(run: Run, room: float) -> Sign | None:
     """The first steps were near or above the stable rate, and the run learned nothing or lost it again."""
-    edge, stand, quality = stable_edge(run), find_standing(run), run.get(STEP_QUALITY)
-    if edge is None or edge >= room or stand is None or quality is None or noise_of_dropout(run) is not None:
-        return None
+    stand = find_standing(run)
+    if stand is None or stand.left == math.inf or noise_of_dropout(run) is not None:
+        return None  # what ends as no number may have learned before
     curve = stand.curve
     lost = stand.mature and stand.unsolved and curve.final - curve.best > LOST * curve.start
     if not (stand.idle or lost) or _trained_and_kept(run, curve):
         return None
-    first = quality.finite.values[: max(5, len(quality) // 5)]
-    if float(np.median(first)) > 1 - 0.5 / room:
-        return None  # a single step: blind layers and small batches scatter
     untrained = untrained_loss(run, curve)
     if untrained is not None and curve.start > LARGE * untrained:
         return None  # outputs drawn as large make any step too long
-    helped = 1 - 1 / edge
     ended = "nothing was learned" if stand.idle else "what was learned was lost"
+    seen = _overshoots(run, room) or (_undoes(run) if stand.idle else None)
+    if seen is None:
+        return None
+    what, observed, expected, series = seen
     return Sign(
-        message=f"the first steps overshoot (step quality {helped:.2g}), and {ended}: loss {curve.final:.4g}",
-        observed=f"lower quartile {helped:.2g} over the first steps",
-        expected=f"above {1 - 1 / room:.2g}, or a loss that falls",
+        message=f"the first steps {what}, and {ended}: loss {curve.final:.4g}",
+        observed=observed,
+        expected=f"{expected}, or a loss that falls",
         onset=curve.series.span.first,
-        series=quality,
+        series=series,
         severity=Severity.ERROR,
         confidence=Confidence.HIGH,
         could_be=(),
         early=True,
     )
+
+
+def _overshoots(run: Run, room: float) -> tuple[str, str, str, Series] | None:
+    """First steps that lower the loss of their own batch by much less than the gradient promises."""
+    edge, quality, moved = stable_edge(run), run.get(STEP_QUALITY), run.get(UPDATE_RATIO)
+    if edge is None or edge >= room or quality is None:
+        return None
+    if moved is not None and len(moved.finite) and float(moved.finite.values.max()) < MOVING:
+        return None  # what a step this short changes is rounding
+    helped = 1 - 1 / edge
+    return (
+        f"overshoot (step quality {helped:.2g})",
+        f"lower quartile {helped:.2g} over the first steps at the whole rate",
+        f"above {1 - 1 / room:.2f}",
+        quality,
+    )
+
+
+def _undoes(run: Run) -> tuple[str, str, str, Series] | None:
+    """First steps so long that they undo the initialisation."""
+    first, ratio = first_updates(run), run.get(UPDATE_RATIO)
+    if first is None or ratio is None or first < UNDONE:
+        return None
+    return f"are {first:.2g} times the weights", f"up to {first:.2g} in the first records", f"below {UNDONE:g}", ratio
 
 
 def no_help(run: Run, curve: Curve, helpful: float, stalled: float, poor: float) -> Sign | None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fitdoctor.rule import CannotJudge
 from fitdoctor.run import Run, Series
@@ -14,6 +15,10 @@ from fitdoctor.views.curves import LEAST, Curve, chance_accuracy, find_curve, le
 
 SAMPLES = 10
 """Fewest probed steps that a typical step quality is read from: medians of fewer scatter too much."""
+
+UNDONE = 0.3
+"""Ratio of the first updates to the weights at which they undo the initialisation: of 40 runs with such first updates
+that learned nothing, all but those with inputs or initial outputs off scale were mended by a lower rate."""
 
 ROUNDED = 1e-6
 """Relative update below which the decrease of a float32 loss is mostly rounding (its precision is 1.2e-7)."""
@@ -53,7 +58,7 @@ def step_quality(run: Run, *, least: int = SAMPLES) -> Quality | None:
         return None
     if rate is not None and len(rate.finite):
         used, peak = rate.finite.at(series.steps), float(rate.finite.values.max())
-        full = ~(used < 0.5 * peak)
+        full = _at_full_rate(run, series)
         if full.sum() < least:  # a decay that begins at once leaves few: those of the longest steps then
             full = ~(used < max(0.25 * peak, float(np.sort(used)[-min(least, len(used))])))
         series = series[full]
@@ -67,18 +72,28 @@ def step_quality(run: Run, *, least: int = SAMPLES) -> Quality | None:
 
 
 def stable_edge(run: Run) -> float | None:
-    """Largest stable learning rate as a multiple of the rate in use, from the quality of the first steps; or None.
+    """Largest stable learning rate as a multiple of the peak rate, from the quality of the first steps at it; or None.
 
     On a quadratic a step of gradient descent has the quality 1 - rate * curvature / 2, which is 0 where the step no
     longer helps, the largest stable rate. So that rate is rate / (1 - quality). The lower quartile counts, of the
-    first tenth of the probed steps (at least 3 of them), where curvature is highest.
+    first fifth of the probed steps (at least 5) that were taken at half of the peak rate or more.
     """
     series = run.get(STEP_QUALITY)
     if series is None or not len(series.finite):
         return None
-    values = series.finite.values[: max(3, len(series) // 10)]
-    quality = float(np.quantile(values, 0.25))
+    seen = series.finite[_at_full_rate(run, series.finite)]
+    if not len(seen):
+        return None
+    quality = float(np.quantile(seen.values[: max(5, len(seen) // 5)], 0.25))
     return 1 / (1 - quality) if quality < 0.999 else 1000.0
+
+
+def _at_full_rate(run: Run, series: Series) -> NDArray[np.bool_]:
+    """Which records were made at half of the peak rate or more; all where no rate is logged."""
+    rate = learning_rate(run)
+    if rate is None or not len(rate.finite):
+        return np.ones(len(series), dtype=np.bool_)
+    return ~(rate.finite.at(series.steps) < 0.5 * float(rate.finite.values.max()))
 
 
 def first_updates(run: Run, most: int = 5) -> float | None:

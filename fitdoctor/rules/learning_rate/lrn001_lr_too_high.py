@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from fitdoctor.finding import Evidence, Finding, Remedy
 from fitdoctor.remedies import decay_learning_rate, lower_learning_rate, search_learning_rate, warm_up
 from fitdoctor.rule import rule
 from fitdoctor.run import Run, Span
-from fitdoctor.signals import LOSS, STEP_QUALITY, UPDATE_RATIO
+from fitdoctor.signals import LOSS, UPDATE_RATIO
 from fitdoctor.views.curves import learning_rate, need_curve
 from fitdoctor.views.harm import find_standing
 from fitdoctor.views.overshoot import climbed, leapt, no_help, no_room, noisy_floor, ramped
@@ -67,7 +65,7 @@ def lr_too_high(
     poor: float = 0.2,
     leap: float = 3.0,
     helpful: float = 0.1,
-    room: float = 2.0,
+    room: float = 3.0,
 ) -> Iterator[Finding]:
     """A lower learning rate would have trained further with the same budget.
 
@@ -90,12 +88,13 @@ def lr_too_high(
         Leap: where the loss is logged per step from the first one on, it grows to `leap` times its first value
         within the first 1 % of the steps (at least 10), and the training never makes up for it: it ends above `poor`,
         with accuracy, where logged, below 90 %. With the hooks' signals, a first step as long as the weights
-        themselves, which wipes out their initialisation, counts as a leap as well. No room: the first steps lower
-        the loss of their own batch so much less than the gradient promises that `room` times the rate would not lower
-        it at all, and nothing is ever learned, or all of it is lost again by the end. At a good rate the first steps
-        may be as long; then the run learns. No help: the median step quality is below `helpful`, so that a step no
-        longer lowers the loss of its own batch, while neither the fixed batch nor the training loss makes progress;
-        with progress that is the edge of stability, and healthy.
+        themselves, which wipes out their initialisation, counts as a leap as well. No room: the first steps at the
+        whole rate lower the loss of their own batch so much less than the gradient promises that `room` times the rate
+        would not lower it at all, and nothing is ever learned, or much of it is lost again by the end; or they are 30 %
+        of the weights or more, and nothing is ever learned. At a good rate the first steps may be as long; then the run
+        learns. No help: the median step quality is below `helpful`, so that a step no longer lowers the loss of its
+        own batch, while neither the fixed batch nor the training loss makes progress; with progress that is the edge of
+        stability, and healthy.
         Where the steps of plain or momentum SGD do help their own batch by at least half of what the gradient
         promises, a noisy floor is left to lr-noise-floor.
 
@@ -171,28 +170,14 @@ def _factor(run: Run) -> float:
     """What to multiply the rate with: by the first updates, else by the stable edge, else a tenth.
 
     At most a tenth where nothing was learned: a loss that is lost already no longer shows how far above the edge it is.
-
-    Both are of the first steps; where a warm-up had them taken at a part of the rate, at the whole rate they would
-    have been as much longer.
     """
-    first, edge = first_updates(run), stable_edge(run)
-    whole, stand = _warmed_up(run), find_standing(run)
+    first, edge, stand = first_updates(run), stable_edge(run), find_standing(run)
     most = 0.1 if stand is not None and stand.idle else 0.5
-    if first is not None and first / whole > 3 * FIRST_UPDATE:
-        return min(max(float(f"{FIRST_UPDATE * whole / first:.1g}"), 1e-3), most)
-    if edge is not None and edge * whole < 1.5:
-        return min(max(float(f"{edge * whole / 3:.1g}"), 1e-3), most)
+    if first is not None and first > 3 * FIRST_UPDATE:
+        return min(max(float(f"{FIRST_UPDATE / first:.1g}"), 1e-3), most)
+    if edge is not None and edge < 1.5:
+        return min(max(float(f"{edge / 3:.1g}"), 1e-3), most)
     return 0.1
-
-
-def _warmed_up(run: Run) -> float:
-    """Share of the peak rate that the first probed steps were taken at; 1 when it is not known."""
-    rate, quality = learning_rate(run), run.get(STEP_QUALITY)
-    if rate is None or quality is None or not len(rate.finite) or not len(quality.finite):
-        return 1.0
-    used = rate.finite.at(quality.finite.steps[:3])
-    share = float(np.median(used)) / float(rate.finite.values.max())
-    return share if 0 < share <= 1 else 1.0
 
 
 def _cure(run: Run, early: bool) -> Remedy:

@@ -15,7 +15,7 @@ from fitdoctor.signals import LOSS, WEIGHT_DECAY, WEIGHT_NORM
 from fitdoctor.views.curves import learning_rate
 from fitdoctor.views.harm import find_standing
 from fitdoctor.views.norms import adaptive_optimizer, is_matrix, total_gradient_norm
-from fitdoctor.views.steps import left_over, progress, training_curve
+from fitdoctor.views.steps import UNDONE, first_updates, left_over, progress, training_curve
 
 
 @rule(
@@ -67,7 +67,8 @@ def weight_decay_too_high(
 
         Weights of which no more than `gone` is left after three time constants need no such comparison: nothing but
         the decay takes all of them to zero, and what is left of the gradient then is the noise of the batches. An error
-        when next to nothing was learned.
+        when next to nothing was learned. Where the first updates were 30 % of the weights or more, it is the rate that
+        makes the decay so fast, and it is left to lr-too-high.
 
         At rest the decay balances the mean gradient; the noise of the batches comes on top of that, so a pull of a
         third is already most of what the mean gradient can do.
@@ -111,6 +112,9 @@ def weight_decay_too_high(
         return
     change = float(np.median(left))
     collapsed = change < gone and lasted >= 3 * forgets
+    first = first_updates(run)
+    if collapsed and first is not None and first >= UNDONE:
+        return  # decay goes with the rate, and a rate whose first steps undo the weights is wrong by itself
     pulled = _pull(run, strength)
     if not collapsed and (pulled is None or pulled < pull):
         return

@@ -29,6 +29,7 @@ SMALLEST = 2.0**-24
         "underfitting",
         "vanishing-gradients",
         "lr-too-low",
+        "lr-too-high",
         "undertrained",
         "class-collapse",
         "adam-epsilon-dominated",
