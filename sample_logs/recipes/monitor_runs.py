@@ -337,6 +337,19 @@ def first_nonfinite(folder: Path | None, knobs: Knobs) -> Truth:
     ).run(folder)
 
 
+def other_units(folder: Path | None, knobs: Knobs) -> Truth:
+    torch.manual_seed(73)
+    model = net()
+
+    def damage(step: int, x: Tensor) -> Tensor:
+        return 255 * x if step % 23 == 12 and not knobs.fixed else x
+
+    optimizer = torch.optim.SGD(model.parameters(), 0.05 * knobs.rate, momentum=0.9)
+    return WatchedLoop(model, digits(), optimizer, times(knobs, 15), scheduler=cosine, damage=damage, every=5).run(
+        folder
+    )
+
+
 def stop_on(folder: Path | None, knobs: Knobs) -> Truth:
     torch.manual_seed(72)
     model = net()
@@ -549,6 +562,18 @@ SAMPLES = (
         must=("nonfinite-loss",),
         must_not=("lr-too-high", "overfitting"),
         root=("nonfinite-loss",),
+        check="fixed",
+    ),
+    Sample(
+        name="monitor_other_units",
+        format="fitdoctor-monitor",
+        how="every 23rd batch holds pixels of 0 to 255, all others pixels of 0 to 1",
+        why="the same training without those batches learns",
+        verdict="sick",
+        train=other_units,
+        must=("outlying-batches",),
+        must_not=("overfitting", "repeated-batch-order"),
+        root=("outlying-batches",),
         check="fixed",
     ),
     Sample(
