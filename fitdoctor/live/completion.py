@@ -112,7 +112,9 @@ class Completion:
         if self._activations is not None:
             self._activations.finish(now.row, weight=now.weight)
         if now.batch_size:
-            self._facts["batch_size"] = now.batch_size // max(1, now.forwards)
+            known, seen = self._facts.get("batch_size"), now.batch_size // max(1, now.forwards)
+            # the last batch of an epoch may be a short one
+            self._facts["batch_size"] = max(known, seen) if isinstance(known, int) else seen
             self._facts["gradient_accumulation_steps"] = max(1, now.forwards)
 
     def _note_calls(self, now: Step) -> None:

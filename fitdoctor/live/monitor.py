@@ -159,7 +159,8 @@ class Monitor:
             if isinstance(meaning, str):
                 raise ConfigError(f"log: {tag!r} tells nothing ({meaning}); such as loss, val_loss, val_accuracy do")
             signal = Signal(meaning.signal.quantity, meaning.signal.split, meaning.signal.layer)
-            points.append(Point(self.step if step is None else step, now, signal, float(value) * meaning.scale))
+            number = float(value.detach() if isinstance(value, Tensor) else value)
+            points.append(Point(self.step if step is None else step, now, signal, number * meaning.scale))
         self._intake.log(points)
 
     def inform(self, **facts: Fact) -> None:
@@ -186,8 +187,8 @@ class Monitor:
         self._removers.clear()
         self._loop.finish()
         self._receive(wait=True)
-        self._intake.tell(self.step, self._all_facts())
         self._finished = True
+        self._intake.tell(self.step, {**self._all_facts(), "finished": True})
         self._report = self._judge.conclude(self.run, tell=self.leads)
         failure = self._intake.close()
         if failure is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from fitdoctor.run import Run
 from fitdoctor.signals import ACCURACY, GRAD_NORM, LOGIT_STD, LOSS, PROBE_LOSS, TARGET_STD, UPDATE_RATIO, WEIGHT_NORM
 from fitdoctor.views.curves import Curve, begins_at_start, classes, find_curve, held_out, learning_rate
-from fitdoctor.views.depth import at_start, layers_of, weight_of
+from fitdoctor.views.depth import at_start, bottleneck, layers_of, weight_of
 from fitdoctor.views.inputs import input_scale
 from fitdoctor.views.plans import planned_length
 from fitdoctor.views.schedules import Schedule, recognise
@@ -178,14 +178,10 @@ class Patient:
     def bottleneck(self) -> int | None:
         """By how much wider the last hidden layer should be, at least 4; None where it is wide enough for its classes.
 
-        The scores of C classes are a linear map of that layer: of fewer than C - 1 units, and a bias, they cannot be
-        set apart from each other (the softmax bottleneck, Yang et al. 2018). Twice as many units as classes are asked.
+        Twice as many units as classes are asked.
         """
-        known = classes(self.run)
-        last = next((layer for layer in reversed(layers_of(self.run)) if layer.role == "affine"), None)
-        if known is None or last is None or last.outputs != known or not 0 < last.inputs < known - 1:
-            return None
-        return max(4, power_of_two(2 * known / last.inputs))
+        known, last = classes(self.run), bottleneck(self.run)
+        return None if known is None or last is None else max(4, power_of_two(2 * known / last.inputs))
 
     @cached_property
     def broken_at_first(self) -> bool:

@@ -83,7 +83,7 @@ class Curve:
 
     def shown(self, value: float) -> float:
         """A value of the curve as it stands in the log (undoes the flip)."""
-        return -value if self.flipped else value
+        return 0.0 - value if self.flipped else value
 
     def tail(self, share: float) -> FloatArray:
         """The values of the last `share` of the points, at least 3."""

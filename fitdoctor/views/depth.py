@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import numpy as np
 from fitdoctor.run import FloatArray, Run, Series
 from fitdoctor.signals import Quantity
 from fitdoctor.stats import trend
-from fitdoctor.views.curves import begins_at_start
+from fitdoctor.views.curves import begins_at_start, classes
 from fitdoctor.views.norms import layers_by_depth
 
 
@@ -52,6 +53,20 @@ def layers_of(run: Run) -> tuple[Layer, ...]:
         )
     except (ValueError, TypeError, OverflowError, RecursionError):
         return ()
+
+
+def bottleneck(run: Run) -> Layer | None:
+    """The last layer of a classifier, where it sees too few units to tell its classes apart; None otherwise.
+
+    Scores of C classes are a linear map of the last hidden layer. With fewer than C - 1 units and a bias they cannot be
+    set apart from each other freely (the softmax bottleneck, Yang et al. 2018). Large vocabularies do well with far
+    fewer units; to write down which of C classes it is, each unit as good as a bit, takes log2 C. Twice that is asked.
+    """
+    known = classes(run)
+    last = next((layer for layer in reversed(layers_of(run)) if layer.role == "affine"), None)
+    if known is None or last is None or last.outputs != known:
+        return None
+    return last if 0 < last.inputs < min(known - 1, 2 * math.log2(known)) else None
 
 
 def weight_of(layer: Layer, names: Container[str]) -> str:

@@ -30,11 +30,13 @@ class Standing:
         left: the final training loss as a share of what an untrained model would have (`untrained_loss`); infinite
             when the loss is no number.
         mature: whether the run is over, or has gone on for `ENOUGH` steps.
+        guessing: whether `left` is a share of the loss of guessing, and not of whatever the first loss was.
     """
 
     curve: Curve
     left: float
     mature: bool
+    guessing: bool = True
 
     @property
     def idle(self) -> bool:
@@ -54,9 +56,10 @@ def untrained_loss(run: Run, curve: Curve) -> float | None:
     Guessing the mean has the variance of the targets as its squared error: a regression that begins far above, by its
     initialisation, has learned nothing before it comes down to that.
     """
-    chance = chance_loss(run) if run.facts.get("loss_reduction") != "sum" else None
+    summed = run.facts.get("loss_reduction") == "sum"
+    chance = None if summed else chance_loss(run)
     reference = chance if chance is not None else curve.start if begins_at_start(run, curve.series) else None
-    spread = run.get(TARGET_STD) if run.facts.get("loss_function") == "MSELoss" else None
+    spread = run.get(TARGET_STD) if run.facts.get("loss_function") == "MSELoss" and not summed else None
     if reference is not None and chance is None and spread is not None and len(spread.finite):
         reference = min(reference, float(np.median(spread.finite.values)) ** 2)
     return reference if reference is not None and math.isfinite(reference) and reference > 0 else None
@@ -79,7 +82,11 @@ def need_standing(run: Run) -> Standing:
     if untrained is None:
         raise CannotJudge("the training loss of an untrained model is neither known nor logged, or not positive")
     mature = run.finished is True or run.step_unit != "step" or steps >= ENOUGH
-    return Standing(curve, curve.final / untrained, mature)
+    known = run.facts.get("loss_reduction") != "sum" and (
+        chance_loss(run) is not None
+        or (run.facts.get("loss_function") == "MSELoss" and run.get(TARGET_STD) is not None)
+    )
+    return Standing(curve, curve.final / untrained, mature, known)
 
 
 def find_standing(run: Run) -> Standing | None:

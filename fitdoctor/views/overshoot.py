@@ -19,6 +19,7 @@ from fitdoctor.views.curves import (
     find_curve,
     held_out,
     jitter,
+    learning_rate,
     place,
     rate_left,
     share_of_run,
@@ -26,7 +27,18 @@ from fitdoctor.views.curves import (
 )
 from fitdoctor.views.harm import find_standing, untrained_loss
 from fitdoctor.views.norms import adaptive_optimizer
-from fitdoctor.views.steps import UNDONE, first_updates, noise_of_dropout, progress, stable_edge, step_quality
+from fitdoctor.views.steps import (
+    UNDONE,
+    beats_guessing,
+    drowned,
+    first_updates,
+    left_over,
+    noise_of_dropout,
+    progress,
+    stable_edge,
+    step_quality,
+    training_curve,
+)
 
 LOST = 0.2
 """Rise above the best loss, as a share of the first, at which what was learned is lost again."""
@@ -34,6 +46,8 @@ LARGE = 3.0
 """First loss, in losses of guessing, above which the initialisation is at fault and not the rate."""
 MOVING = 1e-3
 """Largest update relative to the weights below which no step of a run can be too long: the usual size of a good one."""
+GETS_ON = 0.1
+"""Progress over the last 30 % of a run, as a share of its range, at which it is still on its way."""
 EARLY_CAUSES = ("bad initialisation", "unnormalised inputs", "a bug in the loss")
 
 
@@ -94,7 +108,7 @@ def ramped(run: Run, series: Series, factor: float) -> Sign | None:
 def climbed(run: Run, curve: Curve, factor: float, poor: float) -> Sign | None:
     """The loss climbed above where it began, and the run never made up for it."""
     start = curve.start
-    if start <= 0:
+    if start <= 0 or drowned(run) is not None:
         return None
     # a single high value counts only where one value is worth something: noise below 5 % of the start
     heights = curve.values if curve.noise < 0.05 * start else curve.smooth
@@ -144,15 +158,15 @@ def no_room(run: Run, room: float) -> Sign | None:
     stand = find_standing(run)
     if stand is None or stand.left == math.inf or noise_of_dropout(run) is not None:
         return None  # what ends as no number may have learned before
-    curve = stand.curve
+    curve, idle = stand.curve, stand.idle and not beats_guessing(run)
     lost = stand.mature and stand.unsolved and curve.final - curve.best > LOST * curve.start
-    if not (stand.idle or lost) or _trained_and_kept(run, curve):
+    if not (idle or lost) or _trained_and_kept(run, curve):
         return None
     untrained = untrained_loss(run, curve)
     if untrained is not None and curve.start > LARGE * untrained:
         return None  # outputs drawn as large make any step too long
-    ended = "nothing was learned" if stand.idle else "what was learned was lost"
-    seen = _overshoots(run, room) or (_undoes(run) if stand.idle else None)
+    ended = "nothing was learned" if idle else "what was learned was lost"
+    seen = _overshoots(run, room) or (_undoes(run) if idle else None)
     if seen is None:
         return None
     what, observed, expected, series = seen
@@ -172,8 +186,8 @@ def no_room(run: Run, room: float) -> Sign | None:
 def _overshoots(run: Run, room: float) -> tuple[str, str, str, Series] | None:
     """First steps that lower the loss of their own batch by much less than the gradient promises."""
     edge, quality, moved = stable_edge(run), run.get(STEP_QUALITY), run.get(UPDATE_RATIO)
-    if edge is None or edge >= room or quality is None:
-        return None
+    if edge is None or edge >= room or quality is None or len(quality.finite) < 5:
+        return None  # the quality of one step scatters
     if moved is not None and len(moved.finite) and float(moved.finite.values.max()) < MOVING:
         return None  # what a step this short changes is rounding
     helped = 1 - 1 / edge
@@ -191,6 +205,63 @@ def _undoes(run: Run) -> tuple[str, str, str, Series] | None:
     if first is None or ratio is None or first < UNDONE:
         return None
     return f"are {first:.2g} times the weights", f"up to {first:.2g} in the first records", f"below {UNDONE:g}", ratio
+
+
+def outgrown(run: Run, curve: Curve, poor: float) -> Sign | None:
+    """What was learned while the rate warmed up was lost at the whole rate, for most of the time there."""
+    rate = learning_rate(run)
+    if rate is None or len(rate.finite) < 5 or curve.start <= 0:
+        return None
+    used, peak = rate.finite.at(curve.steps), float(rate.finite.values.max())
+    high = np.flatnonzero(used >= 0.5 * peak)
+    if not len(high) or high[0] < 2 or used[0] > 0.25 * peak:
+        return None  # no warm-up
+    warm = curve.smooth[: high[0] + 1]
+    best, whole = float(warm.min()), curve.smooth[high]
+    margin = max(curve.noise, 0.05 * (curve.start - best))
+    above = float(np.mean(whole > best + margin))
+    if above < 0.5 or len(whole) < 5 or curve.final < poor * curve.start or _trained_and_kept(run, curve):
+        return None
+    onset = int(curve.steps[int(warm.argmin())])
+    level = float(np.median(whole))
+    return Sign(
+        message=f"warm-up reached a loss of {best:.3g}, the whole rate held {level:.3g}; it ends at {curve.final:.3g}",
+        observed=f"{best:.4g} at {place(run, onset)}, above {best + margin:.4g} for {above:.0%} of the time since",
+        expected="falling on at the whole rate",
+        onset=onset,
+        series=curve.series,
+        severity=Severity.WARNING,
+        confidence=Confidence.HIGH if above > 0.8 else Confidence.MEDIUM,
+        could_be=("a change of the data",),
+        early=False,
+    )
+
+
+def steep(run: Run, curve: Curve, steady: float, poor: float) -> Sign | None:
+    """For half of the run the steps gained little more than half of what the gradient promises, and it ended poor."""
+    quality = step_quality(run, least=20)
+    moved = run.get(UPDATE_RATIO)
+    if quality is None or quality.early >= steady or noise_of_dropout(run) is not None:
+        return None
+    if moved is not None and len(moved.finite) and float(moved.finite.values.max()) < MOVING:
+        return None
+    seen, untrained = training_curve(run), untrained_loss(run, curve)
+    left = left_over(run, seen)
+    if left < poor or _trained_and_kept(run, curve) or progress(seen, 0.3) > GETS_ON:
+        return None  # with progress that is the edge of stability
+    if untrained is not None and curve.start > LARGE * untrained:
+        return None
+    return Sign(
+        message=f"steps gain little (step quality {quality.early:.2g}), and {left:.0%} of the loss is left",
+        observed=f"median {quality.early:.2g} over the first half of the steps at the whole rate",
+        expected=f"above {steady:g}, or a loss below {poor:.0%} of its start",
+        onset=curve.series.span.first,
+        series=quality.series,
+        severity=Severity.WARNING,
+        confidence=Confidence.MEDIUM,
+        could_be=("noise that no model can fit",),
+        early=False,
+    )
 
 
 def no_help(run: Run, curve: Curve, helpful: float, stalled: float, poor: float) -> Sign | None:

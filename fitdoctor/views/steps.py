@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from fitdoctor.rule import CannotJudge
 from fitdoctor.run import Run, Series
-from fitdoctor.signals import ACCURACY, LOSS, NOISE_SCALE, PROBE_ACCURACY, PROBE_LOSS, STEP_QUALITY, UPDATE_RATIO
+from fitdoctor.signals import (
+    ACCURACY,
+    LARGEST_PREDICTED_SHARE,
+    LOSS,
+    NOISE_SCALE,
+    PROBE_ACCURACY,
+    PROBE_LOSS,
+    STEP_QUALITY,
+    UPDATE_RATIO,
+)
 from fitdoctor.views.curves import LEAST, Curve, chance_accuracy, find_curve, learning_rate, make_curve
 
 SAMPLES = 10
@@ -150,15 +159,23 @@ def drowned(run: Run) -> tuple[float, float] | None:
     for all its dropout may be right nevertheless.
     """
     noise = noise_of_dropout(run)
-    if noise is None or training_curve(run).final <= 0.9 * noise[1]:
+    if noise is None or training_curve(run).final <= 0.9 * noise[1] or beats_guessing(run):
         return None
-    right = find_curve(run, PROBE_ACCURACY) or find_curve(run, ACCURACY, "val") or find_curve(run, ACCURACY)
-    if right is not None:
-        guess = chance_accuracy(run)
-        base = right.shown(right.start) if guess is None else guess
-        if right.shown(right.final) - base > 0.1 * (1 - base):
-            return None
     return noise
+
+
+def beats_guessing(run: Run) -> bool:
+    """Whether accuracy ends a tenth of the way from guessing to perfect or more; False where none is logged."""
+    seen = ((PROBE_ACCURACY, "train"), (ACCURACY, "val"), (ACCURACY, "train"))
+    right = next((c for c in (find_curve(run, q, split, least=3) for q, split in seen) if c is not None), None)
+    if right is None:
+        return False
+    guess = chance_accuracy(run)
+    base = right.shown(right.start) if guess is None else guess
+    named = run.get(LARGEST_PREDICTED_SHARE)
+    # one answer for all is right as often as its class comes
+    alike = named is not None and len(named.finite) > 0 and float(named.finite.values[-1]) > 0.95
+    return right.shown(right.final) - base > (0.25 if alike else 0.1) * (1 - base)
 
 
 def accuracies(run: Run, *, least: int = LEAST) -> tuple[Curve, Curve] | None:

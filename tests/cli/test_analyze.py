@@ -124,7 +124,7 @@ class TestWhichRules:
         result = run(
             "analyze", logs / "nan.csv", "--select", "overfitting,NUM001", "--select", "DAT", "--format", "json"
         )
-        data = {"repeated-batch-order", "outlying-batches"}
+        data = {"repeated-batch-order", "outlying-batches", "sorted-batches"}
         assert {"overfitting", "nonfinite-loss"} | data == self.statuses(result).keys()
 
     def test_ignore_is_told(self, run, logs: Path):

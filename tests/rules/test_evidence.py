@@ -21,6 +21,7 @@ MANY = 2  # a list of cases under a name (SOUND, HEALTHY, range(40)) counts as t
 TABLE = """
 dead-relu: activations/test_dead_relu: units | zeros, a_net_that_learns | boundary
 saturated-activations: activations/test_saturated_activations: inputs_far, weights | units, a_gate | boundary
+layer-too-narrow: activations/test_layer_too_narrow: ten_classes | layers_that | boundary
 poor-init-scale: activations/test_poor_init_scale: weights | sound_scales | boundary
 input-collapse: activations/test_input_collapse: depth, a_loader | layers | boundary
 symmetric-init: activations/test_symmetric_init: weights | random_weights | boundary
@@ -29,6 +30,7 @@ wrong-initial-loss: activations/test_wrong_initial_loss: outputs, a_sum | models
 logit-drift: activations/test_logit_drift: outputs_that_grow_while | outputs_that_grow_as | boundary
 attention-entropy-collapse: activations/test_attention_entropy_collapse: queries, attention_that_a_high | attention_that_does | boundary
 repeated-batch-order: data/test_repeated_batch_order: a_real_run | shuffled, full_batches | boundary
+sorted-batches: data/test_sorted_batches: blocks_in_the, digits | neighbours, sound | the_boundary
 outlying-batches: data/test_outlying_batches: batches_in | heavy_tails | boundary
 overfitting: fit/test_fit001_overfitting: a_training_that_was | a_training_that_keeps | the_rise
 overconfidence-drift: fit/test_fit002_overconfidence_drift: a_training_that_only | a_training_that_overfits | the_rise

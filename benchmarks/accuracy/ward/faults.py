@@ -313,7 +313,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "too-small",
-        ("underfitting",),
+        ("underfitting", "layer-too-narrow"),
         "fit",
         lambda f: f.kind != "picture" and "attention" not in f.traits,
         _ladder("width", 24, 12, 6, 3, 2),
@@ -357,7 +357,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "sorted-labels",
-        ("repeated-batch-order", "gradient-spikes", "loss-spikes"),
+        ("sorted-batches", "repeated-batch-order", "gradient-spikes", "loss-spikes"),
         "held out",
         _kind("classes"),
         _ladder("sorted_batches", 0.2, 0.4, 0.6, 0.8, 1.0),

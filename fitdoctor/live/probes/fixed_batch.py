@@ -73,9 +73,18 @@ class FixedBatch:
             and isinstance(target, Tensor)
             and not target.is_floating_point()
         ):
-            counted = torch.ne(target, self._criterion.ignore_index)
-            found.append((torch.eq(output.argmax(1), target) & counted).sum() / counted.sum())
+            told = next((a for a in (1, -1) if _without(output.shape, a) == target.shape), None)
+            if told is not None:  # classes come second in PyTorch; a criterion that flattens may want them last
+                counted = torch.ne(target, self._criterion.ignore_index)
+                found.append((torch.eq(output.argmax(told), target) & counted).sum() / counted.sum())
         return found
+
+
+def _without(shape: torch.Size, axis: int) -> tuple[int, ...]:
+    sizes = list(shape)
+    if len(sizes) > 1:
+        del sizes[axis]
+    return tuple(sizes)
 
 
 def _loss_of(output: Any) -> Tensor:

@@ -133,6 +133,8 @@ def read(home: Path, files: Sequence[Path], through: EventFiles | None = None) -
         part = through.read(path) if through is not None else EventFileTail(path).new()
         series += _told_apart(part.series) if home.name == MONITOR else part.series
         params.update(part.params)
+        if home.name == MONITOR:  # written when the monitor is closed; a resumed run writes a file that says so anew
+            finished = True if params.pop("finished", None) is True else None
         notes += [*part.notes, *_unfinished(path, part)]
         finished = part.finished if part.finished is not None else finished
     yield RawRun(home.name, str(home), SOURCE, tuple(series), {}, params, tuple(notes), finished)

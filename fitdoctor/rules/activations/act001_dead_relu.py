@@ -99,7 +99,8 @@ def dead_relu(
     last = found[-1].name == list(zero or dead)[-1]
     heavy = last or max(f.level for f in found) > most
     severity = Severity.NOTE
-    if stand.unsolved and drowned(run) is None:  # else underfitting: what is left of the input is the dropout's noise
+    matters = stand.idle or (stand.unsolved and stand.guessing)  # a floor of an unknown objective may be high by nature
+    if matters and drowned(run) is None:  # else underfitting: what is left of the input is the dropout's noise
         severity = Severity.ERROR if stand.idle and heavy else Severity.WARNING
     yield _finding(run, found, severity, stand.left)
 

@@ -122,7 +122,7 @@ def _too_high(run: Run, loss: Series, ratio: float, expected: float, size: int, 
     stand = find_standing(run)
     late = loss.span.last - loss.span.first >= settled
     known = run.facts.get("loss_reduction")
-    summed = size >= 4 and (known == "sum" or known is None) and abs(ratio / size - 1) < 0.15
+    summed = size >= 4 and (known == "sum" or (known is None and abs(ratio / size - 1) < 0.15))
     harm = stand is not None and stand.unsolved and late and not summed
     spread = run.get(LOGIT_STD)
     scale = float(spread.values[0]) if spread is not None else math.nan

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from itertools import pairwise
-
-import numpy as np
 
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import shuffle_batches
 from fitdoctor.rule import CannotJudge, rule
-from fitdoctor.run import FloatArray, Run, Series
+from fitdoctor.run import Run
 from fitdoctor.signals import LOSS
-from fitdoctor.stats import block_edges, mad_sigma
+from fitdoctor.views.order import even, period_of, repetition, residual_of, sorted_blocks, two_later
 from fitdoctor.views.plans import steps_per_epoch
 
 
@@ -58,26 +54,28 @@ def repeated_batch_order(
     """
     loss = run.get(LOSS, per="step") or run.get(LOSS)
     assert loss is not None  # the rule needs it
-    values, stride = _even(loss)
+    values, stride = even(loss)
     if loss.per == "epoch" or run.step_unit == "epoch" or len(values) < epochs * batches:
         raise CannotJudge(f"{len(values)} evenly spaced losses per batch, {epochs} epochs of {batches} are needed")
-    residual = _residual(values, neighbours)
+    residual = residual_of(values, neighbours)
     known = steps_per_epoch(run)
     if known is not None:
         period = round(known / stride)
         if abs(period * stride - known) > 0.01 * stride or period < batches or len(values) < epochs * period:
             raise CannotJudge(f"{len(values)} losses every {stride} steps, {epochs} epochs of {batches} are needed")
     else:
-        found = _period(residual, batches, epochs)
+        found = period_of(residual, batches, epochs)
         if found is None:
             return
         period = found
-    repeated, deviations = _repetition(residual, period)
+    repeated, deviations = repetition(residual, period)
     # A period that was searched for had many chances to stand out by luck.
     if repeated <= correlation or deviations <= (z if known is not None else z + 1.5):
         return
-    if _two_later(residual) > 0.5 * repeated:
+    if two_later(residual) > 0.5 * repeated:
         return  # smooth, or swinging: of batches that differ, the second next has nothing in common with this one
+    if sorted_blocks(run) is not None:
+        return  # sorted-batches says more
     length = period * stride
     yield Finding(
         message=f"training loss repeats batch by batch every {length} steps (correlation {repeated:.2f})",
@@ -96,69 +94,3 @@ def repeated_batch_order(
         could_be=("a curriculum, or batches in a fixed order on purpose",),
         settle_with="hash the sample indices of two epochs and compare (two passes over the sampler)",
     )
-
-
-def _even(loss: Series) -> tuple[FloatArray, int]:
-    """Values of the longest stretch of finite losses at one stride, and the stride."""
-    finite = loss.finite
-    if len(finite) < 3:
-        return finite.values[:0], 1
-    gaps = np.diff(finite.steps)
-    stride = int(np.median(gaps))
-    breaks = np.flatnonzero(gaps != stride)
-    begins, ends = np.append(0, breaks + 1), np.append(breaks + 1, len(finite))
-    longest = int((ends - begins).argmax())
-    return finite.values[begins[longest] : ends[longest]], stride
-
-
-def _residual(values: FloatArray, neighbours: int) -> FloatArray:
-    """What a value does not share with its neighbours, in units of the local spread, cut at 3."""
-    kernel = np.ones(neighbours) / neighbours
-    padded = np.pad(values, neighbours // 2, mode="edge")
-    rest = values - np.convolve(padded, kernel, mode="valid")[: len(values)]
-    scaled = np.zeros(len(rest))
-    edges = block_edges(len(rest), max(1, len(rest) // 50))
-    for a, b in pairwise(edges):
-        spread = mad_sigma(rest[a:b])
-        scaled[a:b] = (rest[a:b] - np.median(rest[a:b])) / spread if spread > 0 else 0.0
-    return np.clip(scaled, -3, 3)
-
-
-def _two_later(residual: FloatArray) -> float:
-    """Correlation of the residual with itself two batches later."""
-    total = float((residual**2).mean())
-    return float((residual[:-2] * residual[2:]).mean()) / total if total > 0 else 0.0
-
-
-def _period(residual: FloatArray, batches: int, epochs: int) -> int | None:
-    """The shortest period at which the residual correlates with itself, twice over."""
-    n = len(residual)
-    size = 1 << (2 * n - 1).bit_length()
-    spectrum = np.fft.rfft(residual - residual.mean(), size)
-    power = np.fft.irfft(spectrum * np.conj(spectrum), size)[:n]
-    if power[0] <= 0:
-        return None
-    correlation = power * n / (power[0] * np.arange(n, 0, -1))
-    lags = np.arange(batches, n // epochs + 1)
-    # About sqrt(2 ln n) standard deviations is the largest value that chance gives among n lags.
-    least = np.maximum((math.sqrt(2 * math.log(n)) + 2) / np.sqrt(n - lags), 0.15)
-    good = lags[(correlation[lags] > least) & (correlation[np.minimum(2 * lags, n - 1)] > 0.5 * correlation[lags])]
-    if not len(good):
-        return None
-    top = float(correlation[good].max())
-    return int(good[np.argmax(correlation[good] >= 0.8 * top)])
-
-
-def _repetition(residual: FloatArray, period: int) -> tuple[float, float]:
-    """Mean correlation between epochs, and how many standard deviations of chance it is."""
-    count = len(residual) // period
-    table = residual[: count * period].reshape(count, period)
-    table = table - table.mean(axis=1, keepdims=True)
-    keep = np.argsort(np.abs(table.mean(axis=0)))[: period - max(3, period // 10)]
-    table = table[:, np.sort(keep)]
-    total = float((table**2).sum())
-    if total <= 0 or count < 2:
-        return 0.0, 0.0
-    shared = (float((table.sum(axis=0) ** 2).sum()) - total) / ((count - 1) * total)
-    chance = math.sqrt(2 / (count * (count - 1) * table.shape[1]))
-    return shared, shared / chance

@@ -22,6 +22,9 @@ from fitdoctor.views.curves import Curve, chance_accuracy, find_curve, held_out,
 from fitdoctor.views.harm import find_standing
 from fitdoctor.views.steps import drowned, step_quality, training_curve
 
+MANY = 20
+"""Classes from which a poor accuracy may be the best there is, as that of a language model is."""
+
 
 @rule(
     "FIT003",
@@ -107,10 +110,14 @@ def underfitting(
     if val is not None:
         evidence.append(Evidence.of(val.series, f"{val.shown(val.final):.3g}, no worse than on the training data"))
     told = None if probed is None else _cause(run, curve, final, val, guess, modes)
+    if told is None and chance is not None and chance < 1 / MANY:
+        raise CannotJudge(
+            f"with {1 / chance:.0f} classes the best accuracy there is may be far below 1; log top-5, or compare"
+        )
     yield Finding(
         message=f"{accuracy.series.signal.split} accuracy stops at {final:.3g}, "
         + (f"training loss at {curve.final:.4g}: the model does not fit" if told is None else told.words),
-        severity=Severity.WARNING,
+        severity=Severity.NOTE if told is None and probed is not None else Severity.WARNING,
         confidence=Confidence.MEDIUM if chance is not None else Confidence.LOW,
         span=Span(int(curve.steps[-(3 * len(curve)) // 10]), int(curve.steps[-1])),
         evidence=tuple(evidence),

@@ -13,7 +13,7 @@ from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import ACCURACY, LARGEST_PREDICTED_SHARE, PROBE_ACCURACY
 from fitdoctor.views.curves import find_curve, place
-from fitdoctor.views.steps import left_over, training_curve
+from fitdoctor.views.steps import drowned, left_over, training_curve
 
 
 @rule(
@@ -76,6 +76,8 @@ def class_collapse(run: Run, *, share: float = 0.95, few: int = 500, rare: float
     probed = find_curve(run, PROBE_ACCURACY)
     if probed is not None and probed.shown(probed.final) > correct + 0.1:
         return  # in eval mode it tells classes apart: dropout makes the answers of training look alike
+    if drowned(run) is not None:
+        return  # so do they where it leaves nothing but noise: underfitting tells
     other = np.nonzero(series.values < share)[0]
     since = int(series.steps[min(len(series) - 1, int(other[-1]) + 1)]) if len(other) else span.first
     loss = find_curve(run)

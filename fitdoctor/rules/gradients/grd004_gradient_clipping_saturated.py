@@ -114,8 +114,8 @@ def _from_pinned(run: Run, late: float, pinned: float, share: float) -> _Clipped
         if norm is None:
             continue
         tail = _late(norm, late).values
-        if len(tail) < 20:
-            raise CannotJudge(f"{len(tail)} gradient norms in the last {late:.0%}, 20 are needed")
+        if len(tail) < 10:
+            raise CannotJudge(f"{len(tail)} gradient norms in the last {late:.0%}, 10 are needed")
         top = float(tail.max())
         # A norm that is equal at every point is not a clipped gradient but a constant column.
         at_top = float(np.mean(tail >= top * (1 - pinned)))

@@ -11,7 +11,7 @@ from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS, UPDATE_RATIO
 from fitdoctor.views.curves import learning_rate, need_curve
 from fitdoctor.views.harm import find_standing
-from fitdoctor.views.overshoot import climbed, leapt, no_help, no_room, noisy_floor, ramped
+from fitdoctor.views.overshoot import climbed, leapt, no_help, no_room, noisy_floor, outgrown, ramped, steep
 from fitdoctor.views.steps import first_updates, stable_edge
 
 FIRST_UPDATE = 0.1
@@ -66,6 +66,7 @@ def lr_too_high(
     leap: float = 3.0,
     helpful: float = 0.1,
     room: float = 3.0,
+    steady: float = 0.55,
 ) -> Iterator[Finding]:
     """A lower learning rate would have trained further with the same budget.
 
@@ -74,7 +75,7 @@ def lr_too_high(
         is too high wastes the whole budget: the weights jump across the valley instead of descending.
 
     How it is measured:
-        Six signs, none of which looks at the value of the rate. Blow-up: the training loss climbs above
+        Eight signs, none of which looks at the value of the rate. Blow-up: the training loss climbs above
         its first value by `blow_up` (and 5 noise standard deviations), and stays above it for a fifth of the
         run, or ends near or above it, or comes to rest above half of it. Where it ends below `poor` of it, that is a
         warning, and a note where the held-out loss does so too.
@@ -95,6 +96,11 @@ def lr_too_high(
         learns. No help: the median step quality is below `helpful`, so that a step no longer lowers the loss of its
         own batch, while neither the fixed batch nor the training loss makes progress; with progress that is the edge of
         stability, and healthy.
+        Steep: over the first half of the steps at the whole rate the median quality is below `steady`, so that twice
+        the rate would not help at all, more than `poor` of the loss is left at the end, and the last 30 % of the run
+        made less than a tenth of its progress.
+        Outgrown: after a warm-up the loss lies above the best of the warm-up for half of the time at the whole rate or
+        more, by more than its noise, and more than `poor` is left at the end.
         Where the steps of plain or momentum SGD do help their own batch by at least half of what the gradient
         promises, a noisy floor is left to lr-noise-floor.
 
@@ -109,6 +115,7 @@ def lr_too_high(
         leap: factor by which the very first steps raise the loss.
         helpful: median step quality below which steps do not help their own batch.
         room: largest stable rate, as a multiple of the rate, below which a run that learns nothing began too fast.
+        steady: median step quality over the first half of the run below which a poor ending is laid to the rate.
 
     When it is wrong:
         Bad initialisation and unscaled inputs blow up too, at any rate; a bug in the loss (its sign, its
@@ -135,8 +142,10 @@ def lr_too_high(
         sign = (
             no_room(run, room)
             or climbed(run, curve, blow_up, poor)
+            or outgrown(run, curve, poor)
             or no_help(run, curve, helpful, stalled, poor)
             or leapt(run, series, curve, leap, poor)
+            or steep(run, curve, steady, poor)
             or noisy_floor(run, curve, jump, stalled, together, alone, poor)
         )
     if sign is None:

@@ -114,6 +114,10 @@ def lr_too_low(
     split = held_out(run)
     val = find_curve(run, LOSS, split, least=12) if split else None
     curve = min((c for c in (train, val) if c is not None), key=lambda c: c.noise / max(c.swing, 1e-300))
+    if curve is val and train.start - float(np.interp(val.steps[0], train.steps, train.smooth)) > val.swing:
+        return  # most of what was learned was learned before the first evaluation
+    if _annealed_gain(run, curve):
+        return  # a loss that falls as the rate does: its noise floor fell
     stretch = _thirds(run, curve)
     if stretch is None or curve.start <= 0 or (curve.start - curve.final) > moved * curve.start:
         return
@@ -220,6 +224,16 @@ def _short_steps(run: Run, quality: Quality, worth: float, solved: float) -> Ite
         ),
         remedies=(raise_learning_rate(factor, current=current), search_learning_rate()),
     )
+
+
+def _annealed_gain(run: Run, curve: Curve) -> bool:
+    """Whether the rate dropped from its peak to half of it or less at once, before the last third of its sum began."""
+    rate = learning_rate(run)
+    if rate is None or not len(rate.finite):
+        return False
+    used = rate.finite.at(curve.steps)
+    peak = float(rate.finite.values.max())
+    return bool(np.any((used[:-1] >= 0.9 * peak) & (used[1:] <= 0.5 * peak)))
 
 
 def _rises(accuracy: Curve) -> bool:

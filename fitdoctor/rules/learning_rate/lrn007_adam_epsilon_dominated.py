@@ -71,6 +71,7 @@ def adam_epsilon_dominated(run: Run, *, share: float = 0.5, short: float = 0.1, 
         return
     eps = run.facts.get("eps")
     worst = max(concerned, key=lambda n: swamped[n])
+    usual = 1e-8 if isinstance(eps, (int, float)) and eps > 1e-7 else 1e-12  # PyTorch's own, where it was raised
     named = f" ({float(eps):g})" if isinstance(eps, (int, float)) else ""
     evidence = [
         Evidence.of(
@@ -89,8 +90,8 @@ def adam_epsilon_dominated(run: Run, *, share: float = 0.5, short: float = 0.1, 
         confidence=Confidence.HIGH if length is not None else Confidence.MEDIUM,
         span=Span(layers[worst].span.first, layers[worst].span.last),
         evidence=tuple(evidence),
-        remedies=(lower_epsilon(1e-12),),
-        settle_with="train a tenth of the steps with epsilon 1e-12: a faster fall settles it",
+        remedies=(lower_epsilon(usual),),
+        settle_with=f"train a tenth of the steps with epsilon {usual:g}: a faster fall settles it",
     )
 
 

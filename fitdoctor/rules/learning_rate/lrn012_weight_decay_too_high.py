@@ -17,6 +17,11 @@ from fitdoctor.views.harm import find_standing
 from fitdoctor.views.norms import adaptive_optimizer, is_matrix, total_gradient_norm
 from fitdoctor.views.steps import UNDONE, first_updates, left_over, progress, training_curve
 
+GROWN = 3.0
+"""Growth of the weights over their first norm that no decay explains."""
+HALF = 0.5
+"""Share of the norm below which more than half of what the weights were is gone."""
+
 
 @rule(
     "LRN012",
@@ -62,13 +67,15 @@ def weight_decay_too_high(
         The weights of at least half of the matrices have shrunk below `shrunk` of their largest norm. The
         decay pulls about as hard as the gradient: decay * norm of the weights is above `pull` times the norm of the
         gradient (SGD, Adam with L2), or for decoupled decay (AdamW) rate * decay * norm of the weights is above `pull`
-        times the norm of the update. And the training loss, of the fixed batch where there is one, is above `poor` of
+        times the norm of the update. A third of that is enough where less than half of the norm is left, for the noise
+        of the batches hides the pull; and decoupled decay that pulls harder than a step of Adam need not have shrunk
+        anything. And the training loss, of the fixed batch where there is one, is above `poor` of
         where it began, and has come to rest or had three times as long.
 
         Weights of which no more than `gone` is left after three time constants need no such comparison: nothing but
         the decay takes all of them to zero, and what is left of the gradient then is the noise of the batches. An error
-        when next to nothing was learned. Where the first updates were 30 % of the weights or more, it is the rate that
-        makes the decay so fast, and it is left to lr-too-high.
+        when next to nothing was learned. Where a decay of 0.1 or less (1e-3, where it is L2) goes with first updates of
+        30 % of the weights or more, it is the rate that makes it so fast, and it is left to lr-too-high.
 
         At rest the decay balances the mean gradient; the noise of the batches comes on top of that, so a pull of a
         third is already most of what the mean gradient can do.
@@ -108,22 +115,28 @@ def weight_decay_too_high(
         return  # the start is not forgotten yet, and the loss still falls
     matrices = [s.finite.values for n, s in run.layers(WEIGHT_NORM).items() if is_matrix(n) and len(s.finite) >= 5]
     left = [float(v[-1]) / float(v.max()) for v in matrices or [weights.values] if v.max() > 0]
-    if not left or float(np.median(left)) > shrunk:
-        return
-    change = float(np.median(left))
-    collapsed = change < gone and lasted >= 3 * forgets
-    first = first_updates(run)
-    if collapsed and first is not None and first >= UNDONE:
-        return  # decay goes with the rate, and a rate whose first steps undo the weights is wrong by itself
     pulled = _pull(run, strength)
-    if not collapsed and (pulled is None or pulled < pull):
+    outrun = _decoupled(run) and pulled is not None and pulled > 1
+    if not left or (float(np.median(left)) > shrunk and not outrun):
+        return
+    grown = [float(v.max()) / float(v[0]) for v in matrices or [weights.values] if v[0] > 0]
+    if grown and float(np.median(grown)) > GROWN:
+        return  # steps threw the weights far out first; what decay then does to units that are dead is a consequence
+    change = float(np.median(left))
+    collapsed = change < gone and (lasted >= 3 * forgets or _coupled_adaptive(run))
+    first = first_updates(run)
+    if collapsed and first is not None and first >= UNDONE and strength <= 10 * (0.01 if _decoupled(run) else 1e-4):
+        return  # an ordinary decay, made fast by a rate whose first steps undo the weights
+    if not collapsed and (pulled is None or pulled < (pull if change > HALF else pull / 3)):
         return
     stand = find_standing(run)
     idle = collapsed and stand is not None and stand.idle
-    size = f"to {change:.0%}" if change >= 0.01 else "to less than 1%"
+    size = (
+        "" if change > shrunk else f" shrank the weights {f'to {change:.0%}' if change >= 0.01 else 'to less than 1%'}"
+    )
     pulls = "" if pulled is None else f"the decay pulls {pulled:.2g} times as hard as the gradient"
     yield Finding(
-        message=f"weight decay {strength:.2g} shrank the weights {size}; the loss rests at {curve.final:.3g}",
+        message=f"weight decay {strength:.2g}{size or ' outpulls the steps'}; the loss rests at {curve.final:.3g}",
         severity=Severity.ERROR if idle else Severity.WARNING,
         confidence=Confidence.HIGH if collapsed or (pulled is not None and pulled > 2 * pull) else Confidence.MEDIUM,
         span=Span(weights.span.first, weights.span.last),

@@ -8,10 +8,10 @@ import numpy as np
 
 from fitdoctor.finding import Confidence, Evidence, Finding, Severity
 from fitdoctor.remedies import lower_learning_rate, overfit_one_batch
-from fitdoctor.rule import rule
+from fitdoctor.rule import CannotJudge, rule
 from fitdoctor.run import Run, Span
 from fitdoctor.signals import LOSS
-from fitdoctor.views.curves import Curve, need_curve, place
+from fitdoctor.views.curves import Curve, find_curve, held_out, need_curve, place
 
 
 @rule(
@@ -35,7 +35,8 @@ def loss_divergence(
         On the smoothed training loss. The level of the last `hold` of the run is compared with the best
         value before. It diverged when the rise exceeds `sigmas` noise standard deviations and either
         `rise` of the first logged loss (of the gain, where the loss fell below zero) or `returned` of all that
-        training had gained.
+        training had gained. A note where the held-out loss is at its best at the end: then the training data turned
+        harder. A loss below zero of an unknown kind is not judged where no held-out loss is logged.
 
     Options:
         rise: share of the first logged loss.
@@ -64,11 +65,17 @@ def loss_divergence(
     enough = lost > rise * size or (gained > 0 and lost > max(returned * gained, rise * abs(best)))
     if index >= len(curve) - 3 or lost <= sigmas * curve.noise or not enough:
         return
+    if level < 0 and "loss_function" not in run.facts and not held_out(run):
+        raise CannotJudge(
+            "a loss below zero that shrinks, as the surrogate of a policy gradient does where it succeeds; "
+            "log the reward, or a held-out loss"
+        )
+    harmless = _held_out_best_at_the_end(run)
     onset = _onset(curve, index, best + 0.5 * min(lost, rise * size + sigmas * curve.noise))
     yield Finding(
         message=f"training loss rose from {best:.4g} to {level:.4g} after {place(run, curve.best_step)}",
-        severity=Severity.ERROR,
-        confidence=Confidence.HIGH,
+        severity=Severity.NOTE if harmless else Severity.ERROR,
+        confidence=Confidence.MEDIUM if harmless else Confidence.HIGH,
         span=Span(onset, int(curve.steps[-1])),
         evidence=(
             Evidence.of(
@@ -79,9 +86,20 @@ def loss_divergence(
             ),
         ),
         remedies=(lower_learning_rate(), overfit_one_batch()),
-        could_be=("lr-too-high", "exploding-gradients", "a bug in the loss"),
+        could_be=("data that turn harder, as in a curriculum",)
+        if harmless
+        else ("lr-too-high", "exploding-gradients", "a bug in the loss"),
         settle_with="resume from the best checkpoint at a tenth of the learning rate for 5 % of the steps",
     )
+
+
+def _held_out_best_at_the_end(run: Run) -> bool:
+    """Whether the held-out loss fell, and ends within its noise of its best."""
+    split = held_out(run)
+    val = find_curve(run, LOSS, split) if split else None
+    if val is None or val.start - val.final < 5 * val.noise:
+        return False
+    return val.final - val.best <= max(3 * val.noise, 0.05 * val.swing) and val.best_index > 0.6 * len(val)
 
 
 def _onset(curve: Curve, after: int, threshold: float) -> int:

@@ -234,9 +234,22 @@ def _guessing(curve: Curve, accuracy: float) -> bool:
     return abs(curve.final - even) < 0.1 * even or worse
 
 
+def _fell(curve: Curve, sigmas: float) -> bool:
+    """Whether the median of the second half lies below that of the first fifth by so many standard errors."""
+    early, late = curve.values[: max(3, len(curve) // 5)], curve.tail(0.5)
+    error = 1.25 * curve.noise * math.sqrt(1 / len(early) + 1 / len(late))  # of a difference of medians
+    return float(np.median(early) - np.median(late)) > sigmas * error > 0
+
+
+def _held_out_fell(run: Run) -> bool:
+    split = held_out(run)
+    val = find_curve(run, LOSS, split) if split else None
+    return val is not None and val.start - val.final > max(5 * val.noise, 0.5 * val.swing)
+
+
 def _by_loss(run: Run, curve: Curve, gain: float, sigmas: float) -> Iterator[Finding]:
     fallen = curve.start - curve.final
-    falls = curve.tail_trend(1.0).p_down < 1e-3
+    falls = curve.tail_trend(1.0).p_down < 1e-3 or _fell(curve, sigmas) or _held_out_fell(run)
     least = max(gain * abs(curve.start), sigmas * curve.noise)
     if abs(fallen) < least and not falls and curve.start - curve.best < 2 * least:
         if not begins_at_start(run, curve.series):

@@ -23,6 +23,7 @@ BROADCASTING = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "PoissonNLLLos
     "loss-target-mismatch",
     needs=[LOSS],
     explains=[
+        "lr-too-high",
         "plateau",
         "underfitting",
         "no-learning",

@@ -38,6 +38,7 @@ from fitdoctor.views.harm import severity_by_harm
         "adam-second-moment-lag",
         "val-set-too-noisy",
         "overconfidence-drift",
+        "overfitting",
         "hidden-nonfinite",
         "undertrained",
         "warmup-missing-or-short",
@@ -46,7 +47,7 @@ from fitdoctor.views.harm import severity_by_harm
     ],
     since="0.1.0",
 )
-def missing_zero_grad(run: Run, *, share: float = 0.8, least: int = 3) -> Iterator[Finding]:
+def missing_zero_grad(run: Run, *, share: float = 0.2, least: int = 3) -> Iterator[Finding]:
     """Gradients are not cleared between optimizer steps: each step sees the sum of all batches so far.
 
     Why it matters:

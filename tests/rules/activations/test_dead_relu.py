@@ -46,7 +46,7 @@ def made(dead: float, *, ends: float, records: int = 40, zeros: float = 0.9, **f
         series(ACTIVATION_ZERO_FRACTION, np.full(records, zeros), steps, layer="relu"),
         finished=True,
         layers=LAYERS,
-        **facts,
+        **({"loss_function": "CrossEntropyLoss", "classes": 10} | facts),
     )
 
 
@@ -58,6 +58,12 @@ def test_boundary_of_the_share(dead: float, found: bool) -> None:
 @pytest.mark.parametrize(("ends", "severity"), [(2.2, Severity.ERROR), (1.5, Severity.WARNING), (0.5, Severity.NOTE)])
 def test_severity_follows_the_harm(ends: float, severity: Severity) -> None:
     assert finding(NAME, made(0.9, ends=ends), severity)
+
+
+def test_a_floor_of_an_unknown_objective_may_be_high_by_nature() -> None:
+    """An evidence bound, a contrastive loss: half of the first loss may be the best there is."""
+    assert finding(NAME, made(0.9, ends=1.5, loss_function="", classes=0), Severity.NOTE)
+    assert finding(NAME, made(0.9, ends=2.2, loss_function="", classes=0), Severity.ERROR)
 
 
 def test_a_layer_of_zeros_needs_no_long_wait() -> None:

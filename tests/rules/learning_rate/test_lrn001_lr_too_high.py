@@ -203,3 +203,32 @@ def test_one_step_that_overshoots_among_others_that_help_says_nothing() -> None:
     """Layers that see nothing of the data, and small batches, make the quality of single steps scatter."""
     qualities = np.r_[0.7, 0.9, -0.5, np.full(37, 0.9)]
     is_silent(lr_too_high, make_run(train_loss=np.full(400, 2.3), step_quality=qualities, facts={"classes": 10}))
+
+
+@pytest.mark.parametrize(("level", "found"), [(1.1, False), (1.5, True)])
+def test_what_the_warm_up_reached_is_lost_at_the_whole_rate(level: float, found: bool) -> None:
+    rate = np.r_[np.linspace(0.001, 0.1, 80), np.full(320, 0.1)]
+    rng = np.random.default_rng(0)
+    loss = np.r_[np.linspace(2.3, 1.2, 35), np.linspace(1.2, level, 65), np.full(300, level)]
+    run = make_run(train_loss=loss + 0.02 * rng.standard_normal(400), lr=rate)
+    if found:
+        assert "warm-up reached" in finds(lr_too_high, run).message
+    else:
+        is_silent(lr_too_high, run)
+    is_silent(lr_too_high, make_run(train_loss=loss + 0.02 * rng.standard_normal(400), lr=np.full(400, 0.1)))
+
+
+@pytest.mark.parametrize(("quality", "found"), [(0.5, True), (0.6, False)])
+def test_steps_that_gain_little_for_half_of_a_run_that_ends_poor(quality: float, found: bool) -> None:
+    loss = np.r_[np.linspace(2.3, 1.0, 200), np.full(200, 1.0)]
+    run = make_run(train_loss=loss, step_quality=np.full(100, quality))
+    if found:
+        assert "gain little" in finds(lr_too_high, run).message
+    else:
+        is_silent(lr_too_high, run)
+    is_silent(lr_too_high, make_run(train_loss=0.15 * loss + np.r_[2.0, np.zeros(399)], step_quality=np.full(100, 0.5)))
+
+
+def test_the_quality_of_a_few_steps_is_no_sign() -> None:
+    run = make_run(train_loss=np.full(400, 2.3), step_quality=np.full(4, 0.1), facts={"classes": 10}, finished=True)
+    is_silent(lr_too_high, run)

@@ -65,3 +65,18 @@ def test_one_value_that_is_not_finite_changes_nothing() -> None:
     values = ends_at(1.0)
     values[60] = np.nan
     is_silent(loss_divergence, make_run(train_loss=values))
+
+
+def test_a_loss_that_rises_while_the_held_out_loss_gets_best_is_a_note() -> None:
+    """A curriculum: the training data turn harder."""
+    loss = np.r_[np.linspace(1.0, 0.2, 100), np.linspace(0.2, 0.8, 200)]
+    better, worse = np.geomspace(1.0, 0.5, 30), np.r_[np.linspace(1, 0.6, 10), np.linspace(0.6, 1.2, 20)]
+    assert finds(loss_divergence, make_run(train_loss=loss, val_loss=better)).severity == "note"
+    assert finds(loss_divergence, make_run(train_loss=loss, val_loss=worse)).severity == "error"
+
+
+def test_a_loss_below_zero_of_an_unknown_kind_is_not_judged() -> None:
+    """The surrogate of a policy gradient shrinks towards zero where the policy gets good."""
+    loss = np.r_[np.linspace(-0.5, -1.2, 60), np.linspace(-1.2, -0.3, 240)]
+    check_skips(loss_divergence, make_run(train_loss=loss), "below zero")
+    assert finds(loss_divergence, make_run(train_loss=loss, facts={"loss_function": "GaussianNLLLoss"}))
