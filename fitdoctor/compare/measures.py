@@ -68,8 +68,9 @@ class _Track:
             return math.inf
         length = float(self.x[-1] - self.x[0])
         if length <= 0:
-            return float(self.y.mean())
-        return float(np.sum((self.y[1:] + self.y[:-1]) / 2 * np.diff(self.x)) / length)
+            return float(np.sum(self.y / len(self.y)))
+        # weights that add up to 1 first: a sum of the largest numbers there are would overflow
+        return float(np.sum((self.y[1:] / 2 + self.y[:-1] / 2) * (np.diff(self.x) / length)))
 
     @property
     def noise(self) -> float:

@@ -107,7 +107,7 @@ def how_applied(change: Change, fact: FactChange) -> Applied | None:
         return None
     if start is None or (start == 0) != (wanted == 0) or min(start, wanted, got) <= 0:
         return "as advised" if math.isclose(got, wanted, rel_tol=0.5, abs_tol=0.0) else None
-    asked, done = math.log(wanted / start), math.log(got / start)
+    asked, done = math.log(wanted) - math.log(start), math.log(got) - math.log(start)
     if asked * done < 0:
         return "in the other direction"
     if asked == 0:

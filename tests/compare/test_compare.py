@@ -324,3 +324,8 @@ def test_anything_can_be_compared_with_anything(a: Run, b: Run, paired: bool, cl
     }
     assert {f.rule for f in found.findings} == {f.rule for f in back.findings}
     assert found.call == "cannot tell"
+
+
+def test_the_largest_numbers_there_are_have_a_mean() -> None:
+    huge = make_run(train_loss=[1.7e308] * 8)
+    assert compare(huge, huge).call == "cannot tell"

@@ -46,3 +46,9 @@ def test_a_side_whose_runs_differ_tells_nothing() -> None:
     change = Change("learning_rate", "multiply", 0.1)
     assert how_applied(change, FactChange("learning_rate", (1.0, 2.0), (0.1,))) is None
     assert how_applied(change, FactChange("learning_rate", (1.0,), (0.1, 0.2))) is None
+
+
+def test_numbers_at_both_ends_of_what_there_is() -> None:
+    """Their ratio is 0, and has no logarithm."""
+    change = Change("learning_rate", "multiply", 0.1)
+    assert how_applied(change, FactChange("learning_rate", (1e300,), (1e-300,))) == "in that direction"
