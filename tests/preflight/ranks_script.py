@@ -67,6 +67,7 @@ def main() -> None:
             }
         )
     )
+    dist.barrier()  # a process that leaves while the other still listens aborts it
     dist.destroy_process_group()
 
 
