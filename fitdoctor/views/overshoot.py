@@ -162,8 +162,7 @@ def no_room(run: Run, room: float) -> Sign | None:
     lost = stand.mature and stand.unsolved and curve.final - curve.best > LOST * curve.start
     if not (idle or lost) or _trained_and_kept(run, curve):
         return None
-    untrained = untrained_loss(run, curve)
-    if untrained is not None and curve.start > LARGE * untrained:
+    if _began_large(run, curve):
         return None  # outputs drawn as large make any step too long
     ended = "nothing was learned" if idle else "what was learned was lost"
     seen = _overshoots(run, room) or (_undoes(run) if idle else None)
@@ -183,13 +182,21 @@ def no_room(run: Run, room: float) -> Sign | None:
     )
 
 
+def _began_large(run: Run, curve: Curve) -> bool:
+    untrained = untrained_loss(run, curve)
+    return untrained is not None and curve.start > LARGE * untrained
+
+
+def _hardly_moves(run: Run) -> bool:
+    moved = run.get(UPDATE_RATIO)
+    return moved is not None and len(moved.finite) > 0 and float(moved.finite.values.max()) < MOVING
+
+
 def _overshoots(run: Run, room: float) -> tuple[str, str, str, Series] | None:
     """First steps that lower the loss of their own batch by much less than the gradient promises."""
-    edge, quality, moved = stable_edge(run), run.get(STEP_QUALITY), run.get(UPDATE_RATIO)
-    if edge is None or edge >= room or quality is None or len(quality.finite) < 5:
-        return None  # the quality of one step scatters
-    if moved is not None and len(moved.finite) and float(moved.finite.values.max()) < MOVING:
-        return None  # what a step this short changes is rounding
+    edge, quality = stable_edge(run), run.get(STEP_QUALITY)
+    if edge is None or edge >= room or quality is None or len(quality.finite) < 5 or _hardly_moves(run):
+        return None  # the quality of one step scatters; what very short ones change is rounding
     helped = 1 - 1 / edge
     return (
         f"overshoot (step quality {helped:.2g})",
@@ -240,17 +247,12 @@ def outgrown(run: Run, curve: Curve, poor: float) -> Sign | None:
 def steep(run: Run, curve: Curve, steady: float, poor: float) -> Sign | None:
     """For half of the run the steps gained little more than half of what the gradient promises, and it ended poor."""
     quality = step_quality(run, least=20)
-    moved = run.get(UPDATE_RATIO)
-    if quality is None or quality.early >= steady or noise_of_dropout(run) is not None:
+    if quality is None or quality.early >= steady or noise_of_dropout(run) is not None or _hardly_moves(run):
         return None
-    if moved is not None and len(moved.finite) and float(moved.finite.values.max()) < MOVING:
-        return None
-    seen, untrained = training_curve(run), untrained_loss(run, curve)
+    seen = training_curve(run)
     left = left_over(run, seen)
-    if left < poor or _trained_and_kept(run, curve) or progress(seen, 0.3) > GETS_ON:
+    if left < poor or _trained_and_kept(run, curve) or _began_large(run, curve) or progress(seen, 0.3) > GETS_ON:
         return None  # with progress that is the edge of stability
-    if untrained is not None and curve.start > LARGE * untrained:
-        return None
     return Sign(
         message=f"steps gain little (step quality {quality.early:.2g}), and {left:.0%} of the loss is left",
         observed=f"median {quality.early:.2g} over the first half of the steps at the whole rate",

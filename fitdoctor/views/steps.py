@@ -19,6 +19,7 @@ from fitdoctor.signals import (
     PROBE_LOSS,
     STEP_QUALITY,
     UPDATE_RATIO,
+    WEIGHT_NORM,
 )
 from fitdoctor.views.curves import LEAST, Curve, chance_accuracy, find_curve, learning_rate, make_curve
 
@@ -106,9 +107,15 @@ def _at_full_rate(run: Run, series: Series) -> NDArray[np.bool_]:
 
 
 def first_updates(run: Run, most: int = 5) -> float | None:
-    """Largest ratio of update to weights among the first `most` records, the whole model's; None when not logged."""
-    series = run.get(UPDATE_RATIO)
+    """Largest ratio of update to weights among the first `most` records, the whole model's; None when not logged.
+
+    None as well for weights that began at zero: what a first step made of them is the measure of the second, at any
+    learning rate.
+    """
+    series, weights = run.get(UPDATE_RATIO), run.get(WEIGHT_NORM)
     if series is None or not len(series.finite) or series.span.first > 0.02 * max(1, (run.steps or series.span).last):
+        return None
+    if weights is not None and len(weights) and float(weights.values[0]) == 0:
         return None
     return float(series.finite.values[:most].max())
 

@@ -76,3 +76,10 @@ def test_the_batch_counts_all_that_a_step_sees() -> None:
     found = noise_while_learning(run)
     assert found is not None
     assert found[:2] == (15.0, 7.0)
+
+
+def test_first_updates_of_weights_that_began_at_zero_say_nothing() -> None:
+    """The second step is measured against what the first one made, whatever the rate."""
+    ratios = np.r_[0.93, 0.62, np.full(48, 0.1)]
+    assert first_updates(make_run(update_ratio=ratios, weight_norm=np.r_[0.0, 5.7, np.full(48, 8.0)])) is None
+    assert first_updates(make_run(update_ratio=ratios, weight_norm=np.full(50, 8.0))) == 0.93

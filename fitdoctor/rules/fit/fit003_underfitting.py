@@ -55,6 +55,9 @@ def underfitting(
         capacity, where the rate was annealed or the quality is above 0.5, and accuracy is off guessing by a tenth of
         the way.
 
+        Where the fixed batch is there and tells no cause, it is a note. With more than 20 classes and no cause told it
+        is left open: half of the words of a text cannot be guessed by any model.
+
         Where a model with dropout has learned less than a tenth of its loss in eval mode, and its very first loss in
         training mode is a tenth above that of the fixed batch in eval mode, the noise of the dropout drowns the signal:
         that is said in place of no-learning, and needs no accuracy.

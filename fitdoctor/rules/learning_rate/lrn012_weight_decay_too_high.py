@@ -75,7 +75,8 @@ def weight_decay_too_high(
         Weights of which no more than `gone` is left after three time constants need no such comparison: nothing but
         the decay takes all of them to zero, and what is left of the gradient then is the noise of the batches. An error
         when next to nothing was learned. Where a decay of 0.1 or less (1e-3, where it is L2) goes with first updates of
-        30 % of the weights or more, it is the rate that makes it so fast, and it is left to lr-too-high.
+        30 % of the weights or more, it is the rate that makes it so fast, and it is left to
+        lr-too-high; so are weights that first grew threefold.
 
         At rest the decay balances the mean gradient; the noise of the batches comes on top of that, so a pull of a
         third is already most of what the mean gradient can do.

@@ -72,9 +72,8 @@ def test_blocks_in_another_order_each_time() -> None:
 @pytest.mark.parametrize("recipe", HEALTHY[:4])
 def test_sound_trainings(recipe: Recipe) -> None:
     run = train(recipe)
-    loss = run.get(LOSS)
-    if loss is not None and loss.per != "epoch" and len(loss) >= 120:
-        assert not findings(NAME, run)
+    assert len(run.get(LOSS, per="step") or ()) >= 120
+    assert not findings(NAME, run)
 
 
 @pytest.mark.parametrize(("alike", "found"), [(0.15, False), (0.7, True)])

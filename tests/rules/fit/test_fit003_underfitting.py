@@ -157,3 +157,17 @@ def test_a_model_that_is_right_although_its_loss_is_high_is_not_drowned() -> Non
     run = with_dropout(2.7)
     right = make_run(val_accuracy=np.linspace(0.1, 0.4, 100), facts=dict(run.facts))
     assert drowned(replace(run, series=(*run.series, *right.series))) is None
+
+
+@pytest.mark.parametrize(("classes", "judged"), [(20, True), (21, False), (50_000, False)])
+def test_a_poor_accuracy_among_many_classes_may_be_the_best_there_is(classes: int, judged: bool) -> None:
+    """As of words that nobody can guess; where no fixed batch tells the cause."""
+    loss, right = (
+        np.r_[np.geomspace(3.0, 1.7, 30), np.full(60, 1.7)],
+        np.r_[np.linspace(0.05, 0.4, 30), np.full(60, 0.4)],
+    )
+    run = make_run(train_loss=loss, train_accuracy=right, facts={"classes": classes})
+    if judged:
+        assert finds(underfitting, run).severity == "warning"
+    else:
+        check_skips(underfitting, run, "far below 1")
