@@ -60,8 +60,8 @@ def lr_too_low(
         gained, the fall is significant over the last third, the loss has lost less than `moved` of its
         first value, its jitter at high rates is below `quiet` of the range, and accuracy, where logged, rises by
         more than its noise. A rate that drops at once to half or less is not judged so (its noise floor falls with it),
-        nor are held-out losses that begin after most was learned. A log alone cannot tell this from a run that is merely
-        too short; the finding says so.
+        nor are held-out losses that begin after most was learned. A log alone cannot tell this from a run that is
+        merely too short; the finding says so.
         The hooks can, by the step quality (actual over promised decrease of the loss of the same batch). How the loss
         fell while the sum of the rates tripled, up to the end, tells what three times the rate would have gained by the
         end, as a share of the range (`fitdoctor.views.pace`): on the training loss and on the held-out loss, of which
